@@ -1,0 +1,619 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Peer-to-peer DMA between PCI devices.
+//!
+//! A *provider* is the driver of a device that has memory behind one of its BARs. It adds that
+//! memory with [`Device::p2pdma_add_resource`], which gives it `struct page`s, so that the block
+//! layer, `O_DIRECT` and the DMA API take it like ordinary memory, and which returns a [`Pool`] to
+//! allocate from. A *client* is a device that reads or writes the memory by DMA. An *orchestrator*
+//! picks a provider that suits its clients, by means of [`find`], [`distance`] and [`map_type`].
+//!
+//! Peer-to-peer memory is MMIO: the CPU may access it through I/O accessors only.
+//!
+//! C header: [`include/linux/pci-p2pdma.h`](srctree/include/linux/pci-p2pdma.h)
+//!
+//! Reference: <https://docs.kernel.org/driver-api/pci/p2pdma.html>
+
+use super::{
+    BusAddress,
+    Device, //
+};
+use crate::{
+    bindings,
+    device,
+    error::to_result,
+    io::{
+        IoBase,
+        Mmio,
+        MmioBackend,
+        MmioRaw,
+        Region, //
+    },
+    page::{
+        page_align,
+        PAGE_SHIFT, //
+    },
+    prelude::*,
+    sync::aref::ARef,
+    types::NotThreadSafe, //
+};
+use core::{
+    ops::Range,
+    ptr::NonNull, //
+};
+
+/// Returns whether a physical address or a size, in bytes, is aligned as memory that is to be given
+/// `struct page`s has to be.
+///
+/// Both the start and the size of what is passed to [`Device::p2pdma_add_resource`] have to be. The
+/// alignment is a property of the architecture: 2 MiB on x86-64, and on arm64 with pages of 4 KiB.
+///
+/// C function: `memremap_compat_align()`. May be called from any context.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     pci::p2pdma,
+///     sizes::SZ_1G, //
+/// };
+///
+/// assert!(p2pdma::is_aligned(0));
+/// assert!(p2pdma::is_aligned(SZ_1G as u64));
+/// assert!(!p2pdma::is_aligned(SZ_1G as u64 + 1));
+/// assert!(!p2pdma::is_aligned(512));
+/// ```
+pub fn is_aligned(value: u64) -> bool {
+    // SAFETY: The function has no preconditions.
+    let align = unsafe { bindings::memremap_compat_align() };
+
+    // CAST: An `unsigned long` is at most 64 bits wide.
+    value % align as u64 == 0
+}
+
+/// Returns whether any of `range`, in bytes of physical address, has been given `struct page`s as
+/// device memory.
+fn has_pagemap(range: Range<u64>) -> bool {
+    // All pagemaps start and end at subsections.
+    for addr in range.step_by(bindings::SUBSECTION_SIZE as usize) {
+        // CAST: `PCI_P2PDMA` depends on `64BIT`.
+        let pfn = (addr >> PAGE_SHIFT) as usize;
+
+        // SAFETY: The function has no preconditions.
+        let pgmap = unsafe { bindings::get_dev_pagemap(pfn) };
+        if !pgmap.is_null() {
+            // SAFETY: `pgmap` comes with a reference.
+            unsafe { bindings::put_dev_pagemap(pgmap) };
+            return true;
+        }
+    }
+
+    false
+}
+
+impl Device<device::Core<'_>> {
+    /// Adds the part `range` of a BAR, in bytes from its start, as peer-to-peer DMA memory.
+    ///
+    /// The memory joins the device's one pool, whichever BAR it is from, and shows up in the
+    /// `p2pmem` folder of the device in sysfs, through which user space may map it from then on.
+    /// It stays until the device is unbound: the device's resources are released after the
+    /// driver's data, and only once every user has returned what it holds, pages that are under
+    /// DMA included.
+    ///
+    /// The device must decode memory accesses to the BAR, see [`Device::enable_device_mem`], and
+    /// must go on doing so until the memory is gone.
+    ///
+    /// C function: `pci_p2pdma_add_resource()`. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// - `EINVAL` if `bar` is not a memory BAR with an address, if `range` is empty or lies outside
+    ///   of it, or if its physical address or its size is not aligned, see [`is_aligned`].
+    /// - `EBUSY` if some of the memory has been added already.
+    /// - `EOPNOTSUPP` if the device's BARs cannot be mapped.
+    /// - `ENOMEM` if there is not enough memory, and other errors of `memremap_pages()`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use kernel::{
+    ///     device::Core,
+    ///     pci::{
+    ///         self,
+    ///         p2pdma, //
+    ///     },
+    ///     prelude::*, //
+    /// };
+    ///
+    /// /// Offers all of BAR 4 to other devices.
+    /// fn offer<'bound>(
+    ///     pdev: &'bound pci::Device<Core<'_>>,
+    /// ) -> Result<p2pdma::Pool<'bound>> {
+    ///     pdev.enable_device_mem()?;
+    ///     let len = pdev.resource_len(4)?;
+    ///     let pool = pdev.p2pdma_add_resource(4, 0..len)?;
+    ///
+    ///     pool.publish(true);
+    ///     Ok(pool)
+    /// }
+    /// ```
+    pub fn p2pdma_add_resource(&self, bar: u32, range: Range<u64>) -> Result<Pool<'_>> {
+        if bar >= bindings::PCI_STD_NUM_BARS {
+            return Err(EINVAL);
+        }
+        let num = c_int::try_from(bar)?;
+
+        // SAFETY: `self.as_raw()` is a valid pointer to a `struct pci_dev` by the type invariant,
+        // and `num` is the number of one of its BARs.
+        let flags = unsafe { bindings::pci_resource_flags(self.as_raw(), num) };
+        // CAST: `IORESOURCE_UNSET` is bit 29, and flags are an `unsigned long`.
+        if flags & bindings::IORESOURCE_UNSET as c_ulong != 0 {
+            return Err(EINVAL);
+        }
+
+        // The C function takes a size of 0 for the rest of the BAR, and adds size and offset
+        // without checking for overflow.
+        if range.is_empty() || range.end > self.resource_len(bar)? {
+            return Err(EINVAL);
+        }
+        let len = range.end - range.start;
+        let size = usize::try_from(len)?;
+        let start = self.resource_start(bar)? + range.start;
+
+        // `memremap_pages()` refuses misaligned memory with a warning. It looks for other pagemaps
+        // at both ends of the range only, and damages those that lie within.
+        if !is_aligned(start) || !is_aligned(len) {
+            return Err(EINVAL);
+        }
+        if has_pagemap(start..start + len) {
+            return Err(EBUSY);
+        }
+
+        // SAFETY: `self` is a valid device that is being bound or unbound, as its context proves,
+        // which has two consequences. The device core serialises these, as the function asks for.
+        // And all that the function registers with devres is released after this, when the device
+        // has been unbound.
+        to_result(unsafe {
+            bindings::pci_p2pdma_add_resource(self.as_raw(), num, size, range.start)
+        })?;
+
+        // INVARIANT: `pci_p2pdma_add_resource()` has succeeded.
+        Ok(Pool { dev: self })
+    }
+}
+
+/// The pool of peer-to-peer DMA memory of a device.
+///
+/// It is obtained from [`Device::p2pdma_add_resource`]. Dropping it does nothing: the memory goes
+/// when the device is unbound.
+///
+/// # Invariants
+///
+/// `dev` has a pool of peer-to-peer DMA memory, and keeps it for as long as it is bound.
+pub struct Pool<'a> {
+    dev: &'a Device<device::Bound>,
+}
+
+impl<'a> Pool<'a> {
+    /// Lets other drivers find and use the memory, or hides it from them again.
+    ///
+    /// Publish memory only if peers may both read and write it. Hiding it does not take away what
+    /// has been allocated from it. Whether or not it is published, user space can map it through
+    /// the `p2pmem/allocate` file.
+    ///
+    /// C function: `pci_p2pmem_publish()`. May be called from any context.
+    pub fn publish(&self, publish: bool) {
+        // SAFETY: `self.dev.as_raw()` is a valid pointer to a `struct pci_dev`, which by the type
+        // invariant of `Self` has a pool.
+        unsafe { bindings::pci_p2pmem_publish(self.dev.as_raw(), publish) };
+    }
+
+    /// Allocates `size` bytes, rounded up to whole pages, of contiguous memory.
+    ///
+    /// It is for use by the driver: DMA by this and other devices to and from
+    /// [`Mem::bus_address`], and accesses by the CPU through [`Io`](crate::io::Io), which `&Mem`
+    /// implements. It cannot be mapped into user space. The memory is not cleared, and holds what
+    /// its last user left there.
+    ///
+    /// C function: `pci_alloc_p2pmem()`. May be called from any context but NMI.
+    ///
+    /// # Errors
+    ///
+    /// - `EINVAL` if `size` is 0.
+    /// - `ENOMEM` if the pool has no free range of that size.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use kernel::{
+    ///     io::Io,
+    ///     pci::p2pdma,
+    ///     prelude::*, //
+    /// };
+    ///
+    /// /// What a driver keeps of a device.
+    /// struct MyData<'bound> {
+    ///     pool: p2pdma::Pool<'bound>,
+    ///     ring: p2pdma::Mem<'bound>,
+    /// }
+    ///
+    /// /// Puts a descriptor ring into the device's own memory, where fetching it is cheap.
+    /// fn ring<'bound>(pool: p2pdma::Pool<'bound>) -> Result<MyData<'bound>> {
+    ///     let ring = pool.alloc(64 * 16)?;
+    ///
+    ///     ring.try_write32(0, 0)?;
+    ///     pr_debug!("the device finds the ring at {:#x}\n", ring.bus_address());
+    ///     Ok(MyData { pool, ring })
+    /// }
+    /// ```
+    pub fn alloc(&self, size: usize) -> Result<Mem<'a>> {
+        if size == 0 {
+            return Err(EINVAL);
+        }
+        let size = page_align(size).ok_or(ENOMEM)?;
+
+        // SAFETY: `self.dev.as_raw()` is a valid pointer to a `struct pci_dev`, which by the type
+        // invariant of `Self` has a pool.
+        let addr = unsafe { bindings::pci_alloc_p2pmem(self.dev.as_raw(), size) };
+        let addr = NonNull::new(addr).ok_or(ENOMEM)?;
+
+        let io = MmioRaw::new_region(addr.addr().get(), size).inspect_err(|_| {
+            // SAFETY: The range has just been allocated with this size.
+            unsafe { bindings::pci_free_p2pmem(self.dev.as_raw(), addr.as_ptr(), size) };
+        })?;
+
+        // INVARIANT: The range has just been allocated, in units of pages, and we own it.
+        Ok(Mem {
+            dev: self.dev,
+            addr,
+            io,
+        })
+    }
+}
+
+/// A range of peer-to-peer DMA memory, allocated from a [`Pool`].
+///
+/// It goes back to the pool when it is dropped; by then no device may access it any more. If it is
+/// never dropped, unbinding the device waits for it for ever.
+///
+/// # Invariants
+///
+/// `addr` is the address in the kernel of a range of whole pages that has been allocated from the
+/// pool of `dev` and that `self` owns. `io` describes the same range.
+pub struct Mem<'a> {
+    dev: &'a Device<device::Bound>,
+    addr: NonNull<c_void>,
+    io: MmioRaw<Region>,
+}
+
+impl Mem<'_> {
+    /// Returns the size of the memory in bytes, a multiple of the page size.
+    pub fn size(&self) -> usize {
+        self.io.size()
+    }
+
+    /// Returns the address of the memory on the PCI bus.
+    ///
+    /// It is for the device itself, and for peers that reach it without passing through the host
+    /// bridge. A peer that does pass through the bridge needs a DMA mapping of its own.
+    ///
+    /// C function: `pci_p2pmem_virt_to_bus()`. May be called from any context.
+    pub fn bus_address(&self) -> BusAddress {
+        // SAFETY: By the type invariant, `self.addr` was allocated from the pool of `self.dev`,
+        // which is bound and hence has still got that pool.
+        unsafe { bindings::pci_p2pmem_virt_to_bus(self.dev.as_raw(), self.addr.as_ptr()) }
+    }
+}
+
+impl<'a> IoBase<'a> for &'a Mem<'_> {
+    type Backend = MmioBackend;
+    type Target = Region;
+
+    #[inline]
+    fn as_view(self) -> Mmio<'a, Region> {
+        // SAFETY: By the type invariant, `self.io` is a mapping of MMIO that `self` owns.
+        unsafe { Mmio::from_raw(self.io) }
+    }
+}
+
+// SAFETY: The memory may be accessed and freed from any thread.
+unsafe impl Send for Mem<'_> {}
+
+// SAFETY: A shared reference permits MMIO accesses only, which may be done from any thread.
+unsafe impl Sync for Mem<'_> {}
+
+impl Drop for Mem<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant, the range was allocated with this size from the pool of
+        // `self.dev`, and is owned by `self`. The reference that the allocation took on the memory
+        // keeps the pool in place until it is returned here.
+        unsafe { bindings::pci_free_p2pmem(self.dev.as_raw(), self.addr.as_ptr(), self.io.size()) };
+    }
+}
+
+/// A device that stays bound to its driver for the lifetime `'a`.
+///
+/// Only then may one ask for the way between two devices: from one that is not bound, what is above
+/// it in the tree of buses may have been removed.
+///
+/// # Invariants
+///
+/// The device is bound for the lifetime `'a`.
+#[derive(Copy, Clone)]
+#[repr(transparent)]
+pub struct Endpoint<'a>(&'a device::Device);
+
+impl<'a> From<&'a device::Device<device::Bound>> for Endpoint<'a> {
+    fn from(dev: &'a device::Device<device::Bound>) -> Self {
+        // INVARIANT: The device is bound, as its context proves.
+        Self(dev)
+    }
+}
+
+/// A lock on a device of whichever driver, which keeps it from being unbound.
+///
+/// # Invariants
+///
+/// The device is locked, by the current task, and bound.
+pub struct EndpointLock<'a> {
+    dev: &'a device::Device,
+    _not_send: NotThreadSafe,
+}
+
+impl<'a> EndpointLock<'a> {
+    /// Locks `dev`, or returns [`None`] if it is not bound, or if somebody else has locked it.
+    ///
+    /// This does not wait for the lock, so that it may be called in places for which `dev` being
+    /// unbound, under the same lock, waits in turn.
+    ///
+    /// C function: `device_trylock()`. Must not be called from interrupt context.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use kernel::{
+    ///     device::Device,
+    ///     faux,
+    ///     pci::p2pdma::EndpointLock, //
+    /// };
+    ///
+    /// let faux = faux::Registration::new(c"p2pdma-lock", None)?;
+    /// let dev: &Device = faux.as_ref().as_ref();
+    ///
+    /// let lock = EndpointLock::try_new(dev).ok_or(EBUSY)?;
+    /// assert!(EndpointLock::try_new(dev).is_none());
+    /// drop(lock);
+    /// assert!(EndpointLock::try_new(dev).is_some());
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn try_new(dev: &'a device::Device) -> Option<Self> {
+        // SAFETY: `dev.as_raw()` is a valid pointer to a `struct device`.
+        if unsafe { bindings::device_trylock(dev.as_raw()) } == 0 {
+            return None;
+        }
+
+        // SAFETY: `dev.as_raw()` is a valid pointer to a `struct device`, and its lock, which we
+        // hold, protects the field.
+        if unsafe { (*dev.as_raw()).driver.is_null() } {
+            // SAFETY: We have just locked it.
+            unsafe { bindings::device_unlock(dev.as_raw()) };
+            return None;
+        }
+
+        // INVARIANT: We have locked the device. Binding and unbinding are done under that lock,
+        // hence a device with a driver is bound.
+        Some(Self {
+            dev,
+            _not_send: NotThreadSafe,
+        })
+    }
+
+    /// Returns the device.
+    pub fn device(&self) -> &device::Device {
+        self.dev
+    }
+
+    /// Returns the device as an endpoint.
+    pub fn endpoint(&self) -> Endpoint<'_> {
+        // INVARIANT: By the type invariant, the device is bound. It stays so as long as it is
+        // locked, which is until `self` is dropped.
+        Endpoint(self.dev)
+    }
+}
+
+impl Drop for EndpointLock<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant, the current task has locked the device.
+        unsafe { bindings::device_unlock(self.dev.as_raw()) };
+    }
+}
+
+/// How DMA between a provider of peer-to-peer memory and a client travels.
+///
+/// C type: `enum pci_p2pdma_map_type`
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub enum MapType {
+    /// There is no way: the DMA would have to pass through a host bridge that is not known to
+    /// forward it. Mapping the memory for this client fails: with `EREMOTEIO` in the DMA API, with
+    /// `EINVAL` in the block layer.
+    NotSupported,
+
+    /// Through switches only, with addresses of the PCI bus, see [`Mem::bus_address`].
+    BusAddr,
+
+    /// Through the host bridge, with addresses that come from the DMA API like those of system
+    /// memory.
+    ThruHostBridge,
+}
+
+/// Returns how DMA of `client` to the memory of `provider` travels.
+///
+/// The result is [`MapType::NotSupported`] if one of the two is not a PCI function, or if
+/// `provider` has not been set up for peer-to-peer DMA. Otherwise it is remembered for the client's
+/// place on the bus, until the provider is unbound, and DMA mappings go by it. When it has to be
+/// worked out, the kernel log tells what redirects the DMA or is in its way.
+///
+/// C function: `pci_p2pdma_map_type()`. May sleep.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     device::{
+///         Bound,
+///         Device, //
+///     },
+///     faux,
+///     pci::p2pdma::{
+///         self,
+///         MapType, //
+///     }, //
+/// };
+///
+/// // A device that is not on a PCI bus reaches nobody.
+/// let faux = faux::Registration::new(c"p2pdma-map-type", None)?;
+/// let dev: &Device<Bound> = faux.as_ref().as_ref();
+///
+/// assert_eq!(p2pdma::map_type(dev.into(), dev.into()), MapType::NotSupported);
+/// # Ok::<(), Error>(())
+/// ```
+// The C function is not exported to modules. Keep it from being inlined into one.
+#[inline(never)]
+pub fn map_type(provider: Endpoint<'_>, client: Endpoint<'_>) -> MapType {
+    if <&Device>::try_from(provider.0).is_err() {
+        return MapType::NotSupported;
+    }
+
+    let mut provider = bindings::p2pdma_provider {
+        owner: provider.0.as_raw(),
+        // Only tells users of a mapping where the memory is on the bus.
+        bus_offset: 0,
+    };
+
+    // SAFETY:
+    // - `provider` is valid for the duration of the call. The function does not keep it, and only
+    //   uses its `owner`, which, as has just been checked, is embedded in a `struct pci_dev`.
+    // - `client.0.as_raw()` is a valid pointer to a `struct device`.
+    // - By the type invariant of `Endpoint` both are bound. Hence what the owner has been set up
+    //   with is not released meanwhile, and all that is above the two in the tree of buses exists.
+    match unsafe { bindings::pci_p2pdma_map_type(&mut provider, client.0.as_raw()) } {
+        bindings::pci_p2pdma_map_type_PCI_P2PDMA_MAP_BUS_ADDR => MapType::BusAddr,
+        bindings::pci_p2pdma_map_type_PCI_P2PDMA_MAP_THRU_HOST_BRIDGE => MapType::ThruHostBridge,
+        _ => MapType::NotSupported,
+    }
+}
+
+/// Returns the sum of the distances between `provider` and each of `clients`.
+///
+/// The distance of two PCI functions is the number of steps between them in the tree of buses;
+/// that of a function to itself is 0. A client that is not a PCI function stands for its closest
+/// parent that is one. The result is [`None`] if `provider` is not a PCI function, if there are no
+/// clients, or if one of them could not do DMA to memory of `provider`, were there any. With
+/// `verbose` the kernel log tells all that is in the way, and without, some of it.
+///
+/// C function: `pci_p2pdma_distance_many()`. May sleep.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     device::{
+///         Bound,
+///         Device, //
+///     },
+///     faux,
+///     pci::{
+///         self,
+///         p2pdma::{
+///             self,
+///             EndpointLock, //
+///         }, //
+///     }, //
+/// };
+///
+/// let faux = faux::Registration::new(c"p2pdma-distance", None)?;
+/// let orphan: &Device<Bound> = faux.as_ref().as_ref();
+///
+/// assert_eq!(p2pdma::distance(orphan.into(), &[orphan.into()], false), None);
+///
+/// for pdev in pci::devices() {
+///     let Some(lock) = EndpointLock::try_new((*pdev).as_ref()) else {
+///         continue;
+///     };
+///     let pdev = lock.endpoint();
+///
+///     assert_eq!(p2pdma::distance(pdev, &[], false), None);
+///     assert_eq!(p2pdma::distance(pdev, &[orphan.into()], false), None);
+///
+///     if let Some(distance) = p2pdma::distance(pdev, &[pdev, pdev], false) {
+///         assert_eq!(distance, 0);
+///     }
+/// }
+/// # Ok::<(), Error>(())
+/// ```
+pub fn distance(provider: Endpoint<'_>, clients: &[Endpoint<'_>], verbose: bool) -> Option<u32> {
+    let provider = <&Device>::try_from(provider.0).ok()?;
+    let num = c_int::try_from(clients.len()).ok()?;
+
+    // SAFETY:
+    // - `provider.as_raw()` is a valid pointer to a `struct pci_dev`.
+    // - `Endpoint` is a transparent wrapper of a reference to `device::Device`, and that one of
+    //   `struct device`, hence `clients` has the layout of an array of `num` valid pointers to
+    //   these. The function does not write to it.
+    // - By the type invariant of `Endpoint` all of them are bound. Hence all that is above them in
+    //   the tree of buses exists.
+    let distance = unsafe {
+        bindings::pci_p2pdma_distance_many(
+            provider.as_raw(),
+            clients.as_ptr().cast_mut().cast(),
+            num,
+            verbose,
+        )
+    };
+
+    // Negative if one of the clients is not compatible.
+    u32::try_from(distance).ok()
+}
+
+/// Returns the provider of published memory that is closest to all of `clients`.
+///
+/// If several are equally close, one of them is chosen at random. The result is [`None`] if there
+/// is none that all of `clients` can reach, or if there is not enough memory to search. The
+/// reference keeps the device from being freed, but not from being unbound.
+///
+/// C function: `pci_p2pmem_find_many()`. May sleep.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     device::{
+///         Bound,
+///         Device, //
+///     },
+///     faux,
+///     pci::p2pdma, //
+/// };
+///
+/// let faux = faux::Registration::new(c"p2pdma-find", None)?;
+/// let orphan: &Device<Bound> = faux.as_ref().as_ref();
+///
+/// assert!(p2pdma::find(&[]).is_none());
+/// assert!(p2pdma::find(&[orphan.into()]).is_none());
+/// # Ok::<(), Error>(())
+/// ```
+pub fn find(clients: &[Endpoint<'_>]) -> Option<ARef<Device>> {
+    let num = c_int::try_from(clients.len()).ok()?;
+
+    // SAFETY:
+    // - `Endpoint` is a transparent wrapper of a reference to `device::Device`, and that one of
+    //   `struct device`, hence `clients` has the layout of an array of `num` valid pointers to
+    //   these. The function does not write to it.
+    // - By the type invariant of `Endpoint` all of them are bound. Hence all that is above them in
+    //   the tree of buses exists. The function looks for providers itself.
+    let pdev = unsafe { bindings::pci_p2pmem_find_many(clients.as_ptr().cast_mut().cast(), num) };
+
+    // SAFETY: The function returns NULL, or a valid pointer together with a reference, which now
+    // belongs to the `ARef`. `Device` is a transparent wrapper of `struct pci_dev`.
+    NonNull::new(pdev).map(|pdev| unsafe { ARef::from_raw(pdev.cast()) })
+}

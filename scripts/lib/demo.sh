@@ -1,0 +1,100 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# The demonstration, in the guest: the Rust driver takes the NVMe disk with the
+# CMB, and another disk reads into and writes from that memory without a copy in
+# RAM. scripts/run shows what this prints.
+
+BYTES=${BYTES:-4194304}
+
+say()	{ printf '%s\n' "$*"; }
+fail()	{ printf 'demo: %s\n' "$*"; exit 1; }
+
+# The disk of an NVMe controller at a PCI address.
+disk_of()
+{
+	basename "$(ls -d /sys/bus/pci/devices/"$1"/nvme/nvme*/nvme*n*)"
+}
+
+what_is()
+{
+	local dev=/sys/bus/pci/devices/$1 name=''
+
+	case $(cat "$dev/vendor"):$(cat "$dev/device"):$(cat "$dev/class") in
+	*:0x0108??)		name="NVMe disk" ;;
+	0x1af4:0x1110:*)	name="memory BAR (ivshmem)" ;;
+	0x104c:0x8232:*)	name="switch, upstream port" ;;
+	0x104c:0x8233:*)	name="switch, downstream port" ;;
+	*:0x0604??)		name="root port" ;;
+	esac
+	case $1 in
+	"$cmb")		name="$name with CMB, provider" ;;
+	"$peer")	name="$name, client" ;;
+	esac
+	[ ! -e "$dev/driver" ] || name="$name [$(basename "$(readlink "$dev/driver")")]"
+	echo "$name"
+}
+
+# draw FOLDER INDENT: the bridges and devices below a bus, as a tree.
+draw()
+{
+	local dev path
+	local -a found=()
+
+	for path in "$1"/????:??:??.?; do
+		[ -e "$path/class" ] || continue
+		dev=${path##*/}
+		case $(cat "$path/class") in
+		0x0604?? | 0x0108?? | 0x0500??) found+=("$path") ;;
+		esac
+	done
+	for path in "${found[@]}"; do
+		dev=${path##*/}
+		if [ "$path" = "${found[-1]}" ]; then
+			say "$2\`-- ${dev#0000:}  $(what_is "$dev")"
+			draw "$path" "$2    "
+		else
+			say "$2|-- ${dev#0000:}  $(what_is "$dev")"
+			draw "$path" "$2|   "
+		fi
+	done
+}
+
+bind_driver()
+{
+	local dev=/sys/bus/pci/devices/$cmb
+
+	modprobe nvme_cmb || fail "there is no module nvme_cmb"
+	echo nvme_cmb >"$dev/driver_override"
+	[ ! -e "$dev/driver" ] || echo "$cmb" >"$dev/driver/unbind"
+	echo "$cmb" >/sys/bus/pci/drivers_probe
+	[ "$(basename "$(readlink "$dev/driver" || :)")" = nvme_cmb ] || fail "nvme_cmb did not take $cmb"
+}
+
+cmb=${P2PDMA_CMB:?no NVMe disk with a CMB}
+peer=${P2PDMA_PEER:?no second NVMe disk}
+disk=/dev/$(disk_of "$peer")
+say "kernel        $(uname -r), topology $P2PDMA_TOPOLOGY"
+
+bind_driver
+say "devices"
+draw /sys/devices/pci0000:00 "  "
+
+pool=/sys/bus/pci/devices/$cmb/p2pmem
+say "pool          $(($(cat "$pool/size") >> 20)) MiB, $(($(cat "$pool/available") >> 20)) MiB free, published $(cat "$pool/published")"
+peers=/sys/kernel/debug/nvme_cmb-$cmb/peers
+while read -r address distance type provider; do
+	case $address in
+	"$peer" | "${P2PDMA_OTHER:-}")
+		say "to $address  $distance hops, map type $type, nearest provider $provider" ;;
+	esac
+done <"$peers"
+
+copy=$KSELFTEST/p2pdma/p2pdma_copy
+[ -x "$copy" ] || fail "the kselftests have no p2pdma_copy"
+dd if=/dev/urandom of="$disk" bs=1M count=$((BYTES >> 20)) oflag=direct status=none
+for way in to-mem from-mem; do
+	say "$way"
+	"$copy" $way "$disk" "$pool/allocate" 0 "$BYTES" | sed 's/^/  /'
+	[ "${PIPESTATUS[0]}" = 0 ] || fail "$way: the transfer failed"
+done
+say "done"

@@ -1,0 +1,163 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-2.0
+# Booting the built kernel in QEMU: this system's files as the guest's root,
+# read-only below a tmpfs, and a job folder for the command and what it says.
+
+# What must not be in a kernel log. One list for every suite.
+BAD_LOG='Kernel panic|BUG:|BUG at|WARNING:|Oops|general protection fault|KASAN:|UBSAN:|KFENCE:'
+BAD_LOG+='|possible circular locking|possible recursive locking|possible irq lock inversion'
+BAD_LOG+='|inconsistent lock state|suspicious RCU|sleeping function called|scheduling while atomic'
+BAD_LOG+='|held lock freed|lock held when returning|bad unlock balance|Call Trace|hung task'
+BAD_LOG+='|blocked for more than|rcu.*(stall|self-detected)|soft lockup|hard LOCKUP|refcount_t'
+BAD_LOG+='|Bad rss-counter|Bad page|page_table_check|list_(add|del) corruption|unreferenced object'
+BAD_LOG+='|workqueue lockup|DMA-API: |rust_kernel: panicked|panicked at'
+
+# bad_lines LOG: the first bad line and what follows it; true if there is one.
+bad_lines()
+{
+	local at
+
+	at=$(grep -nE -m 1 "$BAD_LOG" "$1" | cut -d: -f1) || return 1
+	[ -n "$at" ] || return 1
+	sed -n "$((at > 3 ? at - 3 : 1)),$((at + 40))p" "$1"
+}
+
+# accelerator IMAGE: kvm if it really boots the kernel in 20 s, else tcg. Some
+# machines have /dev/kvm and yet cannot run one.
+accelerator()
+{
+	local image=$1 file=$CACHE/accelerator key dir
+
+	case ${P2PDMA_ACCEL:-} in
+	kvm | tcg)	echo "$P2PDMA_ACCEL"; return ;;
+	esac
+	if [ ! -w /dev/kvm ]; then
+		echo tcg
+		return
+	fi
+	key=$(hash_text "$(uname -srv) $(grep -m1 'model name' /proc/cpuinfo) $(qemu-system-x86_64 --version)")
+	if ! grep -qx "$key [a-z]*" "$file" 2>/dev/null; then
+		new_tmp dir
+		timeout -k 2 20 qemu-system-x86_64 -machine q35,accel=kvm -cpu host -m 1G -nodefaults -no-reboot \
+			-display none -serial "file:$dir/log" -kernel "$image" \
+			-append 'console=ttyS0 panic=-1 root=/dev/none' </dev/null >/dev/null 2>&1 || :
+		# Without a root it panics for want of one: then it did boot.
+		if grep -q 'Unable to mount root' "$dir/log" 2>/dev/null; then
+			echo "$key kvm" >"$file"
+		else
+			echo "$key tcg" >"$file"
+		fi
+		rm -rf "$dir"
+	fi
+	sed "s/.* //" "$file"
+}
+
+# share TAG PATH READONLY: QEMU's options for a folder of the guest's.
+share()
+{
+	echo "-fsdev local,id=$1,path=$2,security_model=none,multidevs=remap${3:+,readonly=on}"
+	echo "-device virtio-9p-pci,fsdev=$1,mount_tag=$1"
+}
+
+# new_job VAR: a job folder; copy files into its folder work, then vm_run it.
+new_job()
+{
+	local folder
+
+	new_tmp folder
+	mkdir "$folder/work"
+	: >"$folder/out"
+	: >"$folder/err"
+	: >"$folder/console"
+	cp "$TOP/scripts/lib/guest.sh" "$folder/init"
+	cp "$TOP/scripts/lib/devices.sh" "$folder/devices"
+	truncate -s 64M "$folder/cmb.img" "$folder/peer.img"
+	printf -v "$1" %s "$folder"
+}
+
+# vm_command JOB TOPOLOGY BUILD: sets QEMU to the whole command.
+vm_command()
+{
+	local job=$1 topology=$2 build=$3 cpu iommu append accel root=/ machine=q35 line
+
+	cpu=$(topology_field "$topology" 2)
+	iommu=$(topology_field "$topology" 4)
+	append=$(topology_field "$topology" 5)
+	accel=$(accelerator "$build/arch/x86/boot/bzImage")
+	[ "$accel" = kvm ] || accel=tcg,thread=multi
+	[ "$iommu" = "${iommu#intel}" ] || machine=q35,kernel-irqchip=split
+	# In the root, its own folder: without the binds of this machine's files.
+	[ "${P2PDMA_INSIDE:-/}" = / ] || root=$P2PDMA_INSIDE
+	QEMU=(qemu-system-x86_64 -machine "$machine" -accel "$accel" -cpu "$cpu" -smp 2 -m "${P2PDMA_MEM:-2G}"
+		-nodefaults -no-reboot -display none
+		-kernel "$build/arch/x86/boot/bzImage"
+		-append "console=ttyS0 panic=-1 random.trust_cpu=on root=root rootfstype=9p rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=loose ro $append ${VM_APPEND:-} init=/bin/bash -- -c \"mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 job /mnt; exec bash /mnt/init\""
+		-serial "file:$job/console")
+	# Before the devices: only what comes after an IOMMU is behind it.
+	[ -z "$iommu" ] || QEMU+=(-device "$iommu")
+	while read -r line; do
+		# shellcheck disable=SC2206 # options and values, without blanks
+		QEMU+=($line)
+	done < <(share root "$root" ro; share job "$job" ""; share layer "$build/guest" ro
+		topology_devices "$(topology_field "$topology" 3)" "$job")
+}
+
+# vm_boot JOB CONFIG TOPOLOGY TIMEOUT [interactive]: run what is in JOB/command
+# and set VM_STATUS to its status; 124 if it took too long, 125 if the guest
+# ended without one. Output is in JOB/out and JOB/err, the console in
+# JOB/console. With VM_STREAM set, output is also shown as it comes.
+vm_boot()
+{
+	local job=$1 topology=$3 limit=$4 build pid tails=() began now QEMU
+
+	build=$(build_dir "$2")
+	[ -f "$build/.p2pdma-built" ] || die "the $2 kernel is not built yet: ./scripts/run"
+	vm_command "$job" "$topology" "$build"
+	{
+		echo "P2PDMA_TOPOLOGY=$topology"
+		echo "P2PDMA_EXPECT=$(topology_expect "$topology")"
+		echo "P2PDMA_KERNEL=$2"
+		echo "GUEST_DATE=$(date +%s)"
+		echo "TERM=${TERM:-linux}"
+	} >"$job/env"
+	printf '%q ' "${QEMU[@]}" >"$job/qemu"
+	VM_STATUS=125
+	began=$(date +%s)
+	if [ "${5:-}" = interactive ]; then
+		stty size >"$job/tty" 2>/dev/null || :
+		"${QEMU[@]}" -chardev stdio,id=tty,signal=off -serial chardev:tty 2>"$job/qemu.log" || :
+	else
+		"${QEMU[@]}" </dev/null >"$job/qemu.log" 2>&1 &
+		pid=$!
+		CLEAN_PIDS+=("$pid")
+		if [ -n "${VM_STREAM:-}" ]; then
+			tail -q -c +1 -s 0.1 --pid="$pid" -f "$job/out" & tails+=($!)
+			tail -q -c +1 -s 0.1 --pid="$pid" -f "$job/err" >&2 & tails+=($!)
+			CLEAN_PIDS+=("${tails[@]}")
+		fi
+		while kill -0 "$pid" 2>/dev/null; do
+			now=$(date +%s)
+			[ $((now - began)) -lt "$limit" ] || { VM_STATUS=124; kill -KILL "$pid"; break; }
+			sleep 0.1
+		done
+		wait "$pid" 2>/dev/null || :
+		[ ${#tails[@]} = 0 ] || wait "${tails[@]}" 2>/dev/null || :
+		CLEAN_PIDS=()
+	fi
+	[ ! -s "$job/status" ] || VM_STATUS=$(cat "$job/status")
+	# shellcheck disable=SC2034 # for the caller
+	VM_SECONDS=$(($(date +%s) - began))
+}
+
+# vm_verdict JOB: nothing if the guest was well, else what was wrong with it.
+vm_verdict()
+{
+	local job=$1
+
+	case $VM_STATUS in
+	124)	echo "the guest did not end in time" ;;
+	125)	[ -s "$job/status" ] || { echo "the guest ended without a status"; grep -v '^$' "$job/qemu.log" | tail -n 3; } ;;
+	esac
+	bad_lines "$job/console" || :
+	[ ! -s "$job/kmemleak" ] || { echo "kmemleak:"; head -n 60 "$job/kmemleak"; }
+}

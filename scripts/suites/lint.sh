@@ -1,0 +1,123 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-2.0
+# about: shellcheck, checkpatch, rustfmt, clippy, sparse, rustdoc, P2PDMA off
+# order: 20
+
+REF=refs/p2pdma/${SERIES_KEY:-}
+
+shells()
+{
+	local files
+
+	mapfile -t files < <(find "$TOP/scripts" "$TOP/.ci" -type f \( -name '*.sh' -o -exec sh -c 'head -n 1 "$1" | grep -q "^#!/bin/bash"' _ {} \; \) -print)
+	cd "$TOP"
+	shellcheck -x "${files[@]}"
+}
+
+series_shells()
+{
+	local file files=()
+
+	for file in $(series_files A); do
+		case $(git -C "$TREE" cat-file blob "$REF/head:$file" 2>/dev/null | head -c 30 | head -n 1 | tr -d '\0') in
+		'#!'*sh*)	files+=("$TREE/$file") ;;
+		esac
+	done
+	[ ${#files[@]} -gt 0 ] || { echo "the series adds no shell script"; return 4; }
+	shellcheck -e SC1091 "${files[@]}"
+}
+
+spelling()
+{
+	local files
+
+	mapfile -t files < <(all_patches)
+	codespell "$TOP/scripts" "$TOP/.ci" "${files[@]}"
+}
+
+checkpatch()
+{
+	"$TREE/scripts/checkpatch.pl" --root "$TREE" --strict --no-signoff --show-types --color=never "$1"
+}
+
+rust_format()
+{
+	local files
+
+	mapfile -t files < <(series_files AM '\.rs$')
+	[ ${#files[@]} -gt 0 ] || { echo "the series touches no Rust file"; return 4; }
+	cd "$TREE"
+	rustfmt --check --color never --edition 2021 "${files[@]}"
+}
+
+# lint_build CONFIG TARGET...: a build of its own with every warning an error.
+lint_build()
+{
+	local build config=$1
+	shift
+
+	build=$(build_dir "$config")
+	update_tree
+	ensure_config "$config" "$build"
+	# The crates of rust/ are part of prepare.
+	kmake "$build" CLIPPY=1 prepare
+	[ $# = 0 ] || kmake "$build" CLIPPY=1 "$@"
+}
+
+# objects REGEX: the objects of the C files that the series touches.
+objects()	{ series_files AM '^(drivers|mm|kernel|block|lib)/.*\.c$' | sed 's/\.c$/.o/'; }
+drivers()	{ series_files A '^drivers/.*/Makefile$' | sed 's,/Makefile$,/,'; }
+
+clippy()
+{
+	local what
+
+	mapfile -t what < <(drivers)
+	lint_build lint "${what[@]}"
+}
+
+sparse_check()
+{
+	local what
+
+	mapfile -t what < <(objects)
+	[ ${#what[@]} -gt 0 ] || { echo "the series touches no C file"; return 4; }
+	# Sparse warns of today's code too: only lines that the base has not count.
+	lint_build lint W=1 C=2 "${what[@]}" 2>&1 | tee "$REPORT/sparse"
+	! grep -E "($(printf '%s|' "${what[@]%.o}" | sed 's/|$//'))\.c:[0-9:]+ (warning|error)" "$REPORT/sparse" | grep -v 'different lock contexts'
+}
+
+rust_doc()
+{
+	local out=$REPORT/rustdoc files
+
+	mapfile -t files < <(series_files AM '^(rust|drivers)/.*\.rs$')
+	[ ${#files[@]} -gt 0 ] || { echo "the series touches no Rust file"; return 4; }
+	lint_build lint rustdoc 2>&1 | tee "$out"
+	! grep -A3 -E '^(warning|error)' "$out" | grep -F -- "$(printf -- '%s\n' "${files[@]}")"
+}
+
+without_p2pdma()
+{
+	local what
+
+	mapfile -t what < <(objects | { grep -v '^drivers/pci/p2pdma.o$' || :; })
+	lint_build nop2p "${what[@]}"
+}
+
+suite()
+{
+	local patch
+
+	check lint.shellcheck shells
+	check lint.series-shellcheck series_shells
+	check lint.codespell spelling
+	for patch in $(all_patches); do
+		check "lint.checkpatch.$(basename "$(dirname "$patch")").$(basename "$patch" .patch | cut -c1-40)" checkpatch "$patch"
+	done
+	check lint.rustfmt rust_format
+	check lint.clippy locked files clippy
+	check lint.sparse locked files sparse_check
+	check lint.rustdoc locked files rust_doc
+	check lint.without-p2pdma locked files without_p2pdma
+}

@@ -1,0 +1,39 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-2.0
+# about: the series' kselftests on every topology, in both kernels
+# needs: release debug
+# order: 40
+
+# In the guest: each program of the target, with a mark before and after it.
+run_all()
+{
+	cat <<-'END'
+	cd "$KSELFTEST" || exit
+	limit=180
+	[ "$P2PDMA_KERNEL" = release ] || limit=400
+	sed -n 's/^p2pdma://p' kselftest-list.txt | while read -r name; do
+		echo "@@ start $name"
+		(cd p2pdma && timeout $limit "./$name") </dev/null 2>&1
+		rc=$?
+		# On a line of its own, whatever the program's last one lacked.
+		printf '\n@@ end %s %s\n' "$name" $rc
+	done
+	END
+}
+
+suite()
+{
+	local config topology list
+
+	for config in release debug; do
+		list=$(build_dir $config)/guest/opt/kselftest/kselftest-list.txt
+		if ! grep -q '^p2pdma:' "$list" 2>/dev/null; then
+			skip "selftests.$config" "the series has no kselftests yet"
+			continue
+		fi
+		for topology in $(topologies); do
+			guest "selftests.$config.$topology" $config "$topology" 900 "$(run_all)"
+			cases "$JOB/out" "selftests.$config.$topology"
+		done
+	done
+}
