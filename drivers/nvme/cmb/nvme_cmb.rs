@@ -14,10 +14,7 @@
 
 use kernel::{
     debugfs,
-    device::{
-        self,
-        Core, //
-    },
+    device::Core,
     devres,
     fmt,
     io::Io,
@@ -208,7 +205,8 @@ impl Switch {
         Ok(switch)
     }
 
-    /// Tells the controller that the CMB is at `cba` on the bus, and switches it on there.
+    /// Tells the controller that the CMB is at `cba` on the bus, a multiple of 4 KiB, and switches
+    /// it on there.
     fn on(&self, pdev: &pci::Device<Core<'_>>, cba: u64) -> Result {
         if !self.cmbs {
             return Ok(());
@@ -248,8 +246,9 @@ impl Drop for Switch {
         }
 
         if let Some(bar0) = self.bar0.try_access() {
-            bar0.write_reg(regs::CMBMSC_HI::zeroed());
+            // The other way round, the CMB would be at another address for a moment.
             bar0.write_reg(regs::CMBMSC_LO::zeroed());
+            bar0.write_reg(regs::CMBMSC_HI::zeroed());
         }
     }
 }
@@ -278,36 +277,41 @@ fn check(pool: &p2pdma::Pool<'_>, cba: u64, size: u64) -> Result {
     Ok(())
 }
 
-/// Writes a line for each PCI function that has a driver: its name, its distance from `provider` or
-/// -1 where it cannot reach the memory, how its DMA would travel, and the closest provider.
+/// Writes a line for each PCI function that is bound to a driver, and that nobody has locked just
+/// now: its name, its distance from `provider` or -1 where it cannot reach the memory, how its DMA
+/// would travel, and the closest provider.
 fn peers(provider: &ARef<pci::Device>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    // If `provider` is being unbound, this is no longer of interest.
-    let Some(lock) = EndpointLock::try_new((**provider).as_ref()) else {
+    // The provider may be being unbound, which waits for us.
+    let Some(lock) = EndpointLock::try_new(provider) else {
         return Ok(());
     };
 
     for peer in pci::devices() {
-        let dev: &device::Device = (*peer).as_ref();
-        let peer_lock;
-        let endpoint = if core::ptr::eq(dev, lock.device()) {
-            lock.endpoint()
+        let peer: &pci::Device = &peer;
+
+        let query = |endpoint| {
+            (
+                p2pdma::distance(lock.endpoint(), &[endpoint], false).map_or(-1, i64::from),
+                p2pdma::map_type(lock.endpoint(), endpoint),
+                p2pdma::find(&[endpoint]),
+            )
+        };
+        let (distance, map_type, closest) = if core::ptr::eq::<pci::Device>(peer, &**provider) {
+            query(lock.endpoint())
         } else {
-            peer_lock = EndpointLock::try_new(dev);
-            match &peer_lock {
-                Some(lock) => lock.endpoint(),
+            match EndpointLock::try_new(peer) {
+                Some(lock) => query(lock.endpoint()),
                 None => continue,
             }
         };
 
-        let distance = p2pdma::distance(lock.endpoint(), &[endpoint], false).map_or(-1, i64::from);
-        let map_type = match p2pdma::map_type(lock.endpoint(), endpoint) {
+        let map_type = match map_type {
             MapType::NotSupported => "not-supported",
             MapType::BusAddr => "bus-address",
             MapType::ThruHostBridge => "host-bridge",
         };
-        f.write_fmt(fmt!("{} {distance} {map_type} ", dev.name()))?;
-
-        match p2pdma::find(&[endpoint]) {
+        f.write_fmt(fmt!("{} {distance} {map_type} ", peer.as_ref().name()))?;
+        match closest {
             Some(closest) => f.write_fmt(fmt!("{}\n", (*closest).as_ref().name()))?,
             None => f.write_str("-\n")?,
         }
@@ -346,6 +350,10 @@ impl NvmeCmb {
         } = Location::read(pdev, switch.bar0.access(pdev.as_ref())?)?;
 
         let cba = u64::from(pdev.bus_address(bar)?) + offset;
+        if !p2pdma::is_aligned(cba) {
+            dev_err!(pdev, "Controller Memory Buffer is misaligned on the bus\n");
+            return Err(EINVAL);
+        }
         switch.on(pdev, cba)?;
 
         // Resources are released in the reverse order: the CMB goes off after the memory is gone.

@@ -75,6 +75,7 @@ pub fn is_aligned(value: u64) -> bool {
 /// device memory.
 fn has_pagemap(range: Range<u64>) -> bool {
     // All pagemaps start and end at subsections.
+    // CAST: A subsection is 2 MiB.
     for addr in range.step_by(bindings::SUBSECTION_SIZE as usize) {
         // CAST: `PCI_P2PDMA` depends on `64BIT`.
         let pfn = (addr >> PAGE_SHIFT) as usize;
@@ -169,10 +170,10 @@ impl Device<device::Core<'_>> {
             return Err(EBUSY);
         }
 
-        // SAFETY: `self` is a valid device that is being bound or unbound, as its context proves,
-        // which has two consequences. The device core serialises these, as the function asks for.
-        // And all that the function registers with devres is released after this, when the device
-        // has been unbound.
+        // SAFETY: `self` is a valid device, in a callback of its bus, as its context proves, which
+        // has two consequences. The device lock is held, which serialises calls, as the function
+        // asks for. And all that the function registers with devres is released after the
+        // callback, when the device has been unbound.
         to_result(unsafe {
             bindings::pci_p2pdma_add_resource(self.as_raw(), num, size, range.start)
         })?;
@@ -288,6 +289,7 @@ pub struct Mem<'a> {
 
 impl Mem<'_> {
     /// Returns the size of the memory in bytes, a multiple of the page size.
+    #[inline]
     pub fn size(&self) -> usize {
         self.io.size()
     }
@@ -331,100 +333,96 @@ impl Drop for Mem<'_> {
     }
 }
 
-/// A device that stays bound to its driver for the lifetime `'a`.
+/// A PCI function that stays bound to its driver for the lifetime `'a`.
 ///
-/// Only then may one ask for the way between two devices: from one that is not bound, what is above
-/// it in the tree of buses may have been removed.
+/// Only then may one ask for the way to and from it: once a function has been removed, parts of
+/// what was above it in the tree of buses are gone.
 ///
 /// # Invariants
 ///
-/// The device is bound for the lifetime `'a`.
+/// The device is that of a PCI function, and bound for the lifetime `'a`.
 #[derive(Copy, Clone)]
 #[repr(transparent)]
 pub struct Endpoint<'a>(&'a device::Device);
 
-impl<'a> From<&'a device::Device<device::Bound>> for Endpoint<'a> {
-    fn from(dev: &'a device::Device<device::Bound>) -> Self {
-        // INVARIANT: The device is bound, as its context proves.
-        Self(dev)
+impl<'a> From<&'a Device<device::Bound>> for Endpoint<'a> {
+    #[inline]
+    fn from(pdev: &'a Device<device::Bound>) -> Self {
+        // INVARIANT: The function is bound, as its context proves.
+        Self(pdev.as_ref())
     }
 }
 
-/// A lock on a device of whichever driver, which keeps it from being unbound.
+/// A lock on a PCI function of whichever driver, which keeps it from being unbound.
+///
+/// Hold it for short: not only do those wait who bind or unbind the function, or reset it. Others
+/// who only try to lock it, like VFIO for a reset, do without if it is locked. If the lock is never
+/// dropped, unbinding the function waits for ever.
 ///
 /// # Invariants
 ///
-/// The device is locked, by the current task, and bound.
+/// The function is locked, by the current task, and bound.
 pub struct EndpointLock<'a> {
-    dev: &'a device::Device,
+    pdev: &'a Device,
     _not_send: NotThreadSafe,
 }
 
 impl<'a> EndpointLock<'a> {
-    /// Locks `dev`, or returns [`None`] if it is not bound, or if somebody else has locked it.
+    /// Locks `pdev`, or returns [`None`] if it is not bound, or if somebody else has locked it.
     ///
-    /// This does not wait for the lock, so that it may be called in places for which `dev` being
+    /// This does not wait for the lock, so that it may be called in places for which `pdev` being
     /// unbound, under the same lock, waits in turn.
     ///
-    /// C function: `device_trylock()`. Must not be called from interrupt context.
+    /// C functions: `device_trylock()`, `device_is_bound()`. Process context only.
     ///
     /// # Examples
     ///
     /// ```
-    /// use kernel::{
-    ///     device::Device,
-    ///     faux,
-    ///     pci::p2pdma::EndpointLock, //
+    /// use kernel::pci::{
+    ///     self,
+    ///     p2pdma::EndpointLock, //
     /// };
     ///
-    /// let faux = faux::Registration::new(c"p2pdma-lock", None)?;
-    /// let dev: &Device = faux.as_ref().as_ref();
-    ///
-    /// let lock = EndpointLock::try_new(dev).ok_or(EBUSY)?;
-    /// assert!(EndpointLock::try_new(dev).is_none());
-    /// drop(lock);
-    /// assert!(EndpointLock::try_new(dev).is_some());
-    /// # Ok::<(), Error>(())
+    /// for pdev in pci::devices() {
+    ///     if let Some(_lock) = EndpointLock::try_new(&pdev) {
+    ///         assert!(EndpointLock::try_new(&pdev).is_none());
+    ///     }
+    /// }
     /// ```
-    pub fn try_new(dev: &'a device::Device) -> Option<Self> {
+    pub fn try_new(pdev: &'a Device) -> Option<Self> {
+        let dev: &device::Device = pdev.as_ref();
+
         // SAFETY: `dev.as_raw()` is a valid pointer to a `struct device`.
         if unsafe { bindings::device_trylock(dev.as_raw()) } == 0 {
             return None;
         }
 
-        // SAFETY: `dev.as_raw()` is a valid pointer to a `struct device`, and its lock, which we
-        // hold, protects the field.
-        if unsafe { (*dev.as_raw()).driver.is_null() } {
-            // SAFETY: We have just locked it.
-            unsafe { bindings::device_unlock(dev.as_raw()) };
-            return None;
-        }
-
-        // INVARIANT: We have locked the device. Binding and unbinding are done under that lock,
-        // hence a device with a driver is bound.
-        Some(Self {
-            dev,
+        // INVARIANT: We have just locked the function; whether it is bound is checked below, before
+        // `lock` is handed out.
+        let lock = Self {
+            pdev,
             _not_send: NotThreadSafe,
-        })
+        };
+
+        // SAFETY: `dev.as_raw()` is a valid pointer to a `struct device`, which we have locked.
+        unsafe { bindings::device_is_bound(dev.as_raw()) }.then_some(lock)
     }
 
-    /// Returns the device.
-    pub fn device(&self) -> &device::Device {
-        self.dev
-    }
-
-    /// Returns the device as an endpoint.
+    /// Returns the function as an endpoint.
+    #[inline]
     pub fn endpoint(&self) -> Endpoint<'_> {
-        // INVARIANT: By the type invariant, the device is bound. It stays so as long as it is
-        // locked, which is until `self` is dropped.
-        Endpoint(self.dev)
+        // INVARIANT: By the type invariant, the function is bound. It stays so as long as it is
+        // locked, which is until `self` is dropped: binding and unbinding is done under the lock.
+        Endpoint(self.pdev.as_ref())
     }
 }
 
 impl Drop for EndpointLock<'_> {
     fn drop(&mut self) {
+        let dev: &device::Device = self.pdev.as_ref();
+
         // SAFETY: By the type invariant, the current task has locked the device.
-        unsafe { bindings::device_unlock(self.dev.as_raw()) };
+        unsafe { bindings::device_unlock(dev.as_raw()) };
     }
 }
 
@@ -448,42 +446,39 @@ pub enum MapType {
 
 /// Returns how DMA of `client` to the memory of `provider` travels.
 ///
-/// The result is [`MapType::NotSupported`] if one of the two is not a PCI function, or if
-/// `provider` has not been set up for peer-to-peer DMA. Otherwise it is remembered for the client's
-/// place on the bus, until the provider is unbound, and DMA mappings go by it. When it has to be
-/// worked out, the kernel log tells what redirects the DMA or is in its way.
+/// The result is [`MapType::NotSupported`] if `provider` has not been set up for peer-to-peer DMA.
+/// Otherwise it is remembered for the client's place on the bus, until the provider is unbound, and
+/// DMA mappings go by it. When it has to be worked out, the kernel log tells what redirects the DMA
+/// or is in its way.
 ///
 /// C function: `pci_p2pdma_map_type()`. May sleep.
 ///
 /// # Examples
 ///
 /// ```
-/// use kernel::{
-///     device::{
-///         Bound,
-///         Device, //
-///     },
-///     faux,
-///     pci::p2pdma::{
+/// use kernel::pci::{
+///     self,
+///     p2pdma::{
 ///         self,
+///         EndpointLock,
 ///         MapType, //
 ///     }, //
 /// };
 ///
-/// // A device that is not on a PCI bus reaches nobody.
-/// let faux = faux::Registration::new(c"p2pdma-map-type", None)?;
-/// let dev: &Device<Bound> = faux.as_ref().as_ref();
+/// for pdev in pci::devices() {
+///     let Some(lock) = EndpointLock::try_new(&pdev) else {
+///         continue;
+///     };
+///     let pdev = lock.endpoint();
 ///
-/// assert_eq!(p2pdma::map_type(dev.into(), dev.into()), MapType::NotSupported);
-/// # Ok::<(), Error>(())
+///     if p2pdma::distance(pdev, &[pdev], false).is_none() {
+///         assert_eq!(p2pdma::map_type(pdev, pdev), MapType::NotSupported);
+///     }
+/// }
 /// ```
 // The C function is not exported to modules. Keep it from being inlined into one.
 #[inline(never)]
 pub fn map_type(provider: Endpoint<'_>, client: Endpoint<'_>) -> MapType {
-    if <&Device>::try_from(provider.0).is_err() {
-        return MapType::NotSupported;
-    }
-
     let mut provider = bindings::p2pdma_provider {
         owner: provider.0.as_raw(),
         // Only tells users of a mapping where the memory is on the bus.
@@ -492,10 +487,13 @@ pub fn map_type(provider: Endpoint<'_>, client: Endpoint<'_>) -> MapType {
 
     // SAFETY:
     // - `provider` is valid for the duration of the call. The function does not keep it, and only
-    //   uses its `owner`, which, as has just been checked, is embedded in a `struct pci_dev`.
+    //   uses its `owner`, which is embedded in a `struct pci_dev` by the type invariant of
+    //   `Endpoint`.
     // - `client.0.as_raw()` is a valid pointer to a `struct device`.
-    // - By the type invariant of `Endpoint` both are bound. Hence what the owner has been set up
-    //   with is not released meanwhile, and all that is above the two in the tree of buses exists.
+    // - By the type invariant of `Endpoint` both are bound. Hence all that is above the two in the
+    //   tree of buses exists.
+    // - The function reads what the owner has been set up with under RCU; `pci_p2pdma_release()`
+    //   waits for readers before that is freed.
     match unsafe { bindings::pci_p2pdma_map_type(&mut provider, client.0.as_raw()) } {
         bindings::pci_p2pdma_map_type_PCI_P2PDMA_MAP_BUS_ADDR => MapType::BusAddr,
         bindings::pci_p2pdma_map_type_PCI_P2PDMA_MAP_THRU_HOST_BRIDGE => MapType::ThruHostBridge,
@@ -505,51 +503,35 @@ pub fn map_type(provider: Endpoint<'_>, client: Endpoint<'_>) -> MapType {
 
 /// Returns the sum of the distances between `provider` and each of `clients`.
 ///
-/// The distance of two PCI functions is the number of steps between them in the tree of buses;
-/// that of a function to itself is 0. A client that is not a PCI function stands for its closest
-/// parent that is one. The result is [`None`] if `provider` is not a PCI function, if there are no
-/// clients, or if one of them could not do DMA to memory of `provider`, were there any. With
-/// `verbose` the kernel log tells all that is in the way, and without, some of it.
+/// The distance of two functions is the number of steps between them in the tree of buses; that of
+/// a function to itself is 0. The result is [`None`] if there are no clients, or if one of them
+/// could not do DMA to memory of `provider`, were there any. With `verbose` the kernel log tells
+/// all that is in the way, and without, some of it.
 ///
 /// C function: `pci_p2pdma_distance_many()`. May sleep.
 ///
 /// # Examples
 ///
 /// ```
-/// use kernel::{
-///     device::{
-///         Bound,
-///         Device, //
-///     },
-///     faux,
-///     pci::{
+/// use kernel::pci::{
+///     self,
+///     p2pdma::{
 ///         self,
-///         p2pdma::{
-///             self,
-///             EndpointLock, //
-///         }, //
+///         EndpointLock, //
 ///     }, //
 /// };
 ///
-/// let faux = faux::Registration::new(c"p2pdma-distance", None)?;
-/// let orphan: &Device<Bound> = faux.as_ref().as_ref();
-///
-/// assert_eq!(p2pdma::distance(orphan.into(), &[orphan.into()], false), None);
-///
 /// for pdev in pci::devices() {
-///     let Some(lock) = EndpointLock::try_new((*pdev).as_ref()) else {
+///     let Some(lock) = EndpointLock::try_new(&pdev) else {
 ///         continue;
 ///     };
 ///     let pdev = lock.endpoint();
 ///
 ///     assert_eq!(p2pdma::distance(pdev, &[], false), None);
-///     assert_eq!(p2pdma::distance(pdev, &[orphan.into()], false), None);
-///
 ///     if let Some(distance) = p2pdma::distance(pdev, &[pdev, pdev], false) {
 ///         assert_eq!(distance, 0);
 ///     }
 /// }
-/// # Ok::<(), Error>(())
 /// ```
 pub fn distance(provider: Endpoint<'_>, clients: &[Endpoint<'_>], verbose: bool) -> Option<u32> {
     let provider = <&Device>::try_from(provider.0).ok()?;
@@ -560,8 +542,8 @@ pub fn distance(provider: Endpoint<'_>, clients: &[Endpoint<'_>], verbose: bool)
     // - `Endpoint` is a transparent wrapper of a reference to `device::Device`, and that one of
     //   `struct device`, hence `clients` has the layout of an array of `num` valid pointers to
     //   these. The function does not write to it.
-    // - By the type invariant of `Endpoint` all of them are bound. Hence all that is above them in
-    //   the tree of buses exists.
+    // - By the type invariant of `Endpoint` all of them are PCI functions, and bound. Hence all
+    //   that is above them in the tree of buses exists.
     let distance = unsafe {
         bindings::pci_p2pdma_distance_many(
             provider.as_raw(),
@@ -586,21 +568,29 @@ pub fn distance(provider: Endpoint<'_>, clients: &[Endpoint<'_>], verbose: bool)
 /// # Examples
 ///
 /// ```
-/// use kernel::{
-///     device::{
-///         Bound,
-///         Device, //
-///     },
-///     faux,
-///     pci::p2pdma, //
+/// use kernel::pci::{
+///     self,
+///     p2pdma::{
+///         self,
+///         EndpointLock, //
+///     }, //
 /// };
 ///
-/// let faux = faux::Registration::new(c"p2pdma-find", None)?;
-/// let orphan: &Device<Bound> = faux.as_ref().as_ref();
-///
 /// assert!(p2pdma::find(&[]).is_none());
-/// assert!(p2pdma::find(&[orphan.into()]).is_none());
-/// # Ok::<(), Error>(())
+///
+/// for pdev in pci::devices() {
+///     let Some(lock) = EndpointLock::try_new(&pdev) else {
+///         continue;
+///     };
+///     let Some(provider) = p2pdma::find(&[lock.endpoint()]) else {
+///         continue;
+///     };
+///
+///     // If a provider was found, there is a way to it.
+///     if let Some(provider) = EndpointLock::try_new(&provider) {
+///         assert!(p2pdma::distance(provider.endpoint(), &[lock.endpoint()], false).is_some());
+///     }
+/// }
 /// ```
 pub fn find(clients: &[Endpoint<'_>]) -> Option<ARef<Device>> {
     let num = c_int::try_from(clients.len()).ok()?;
@@ -609,8 +599,9 @@ pub fn find(clients: &[Endpoint<'_>]) -> Option<ARef<Device>> {
     // - `Endpoint` is a transparent wrapper of a reference to `device::Device`, and that one of
     //   `struct device`, hence `clients` has the layout of an array of `num` valid pointers to
     //   these. The function does not write to it.
-    // - By the type invariant of `Endpoint` all of them are bound. Hence all that is above them in
-    //   the tree of buses exists. The function looks for providers itself.
+    // - By the type invariant of `Endpoint` all of them are PCI functions, and bound. Hence all
+    //   that is above them in the tree of buses exists.
+    // - The function finds the providers itself, and is responsible for them.
     let pdev = unsafe { bindings::pci_p2pmem_find_many(clients.as_ptr().cast_mut().cast(), num) };
 
     // SAFETY: The function returns NULL, or a valid pointer together with a reference, which now

@@ -215,46 +215,43 @@ int nvme_disk(const struct pci_fn *fn, char *buf, size_t len)
 	return -ENODEV;
 }
 
-/* A sequence in which every 64-bit word differs, made by SplitMix64. */
-static uint64_t pattern(uint64_t seed, size_t word)
+/* What belongs at @offset: no word is like another (SplitMix64). */
+static uint64_t pattern(uint64_t seed, size_t offset)
 {
-	uint64_t z = seed + (word + 1) * 0x9e3779b97f4a7c15ull;
+	uint64_t z = seed + (offset / sizeof(z) + 1) * 0x9e3779b97f4a7c15ull;
 
 	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
 	z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
 	return z ^ (z >> 31);
 }
 
-void mmio_fill(volatile void *mem, size_t len, uint64_t seed)
+void mmio_fill(void *mem, size_t len, uint64_t seed)
 {
-	volatile uint64_t *p = mem;
 	size_t i;
 
-	for (i = 0; i < len / sizeof(*p); i++)
-		p[i] = pattern(seed, i);
+	for (i = 0; i < len; i += sizeof(uint64_t))
+		mmio_write64(mem + i, pattern(seed, i));
 }
 
-long mmio_check_part(const volatile void *mem, size_t from, size_t to, uint64_t seed)
+long mmio_check_part(const void *mem, size_t from, size_t to, uint64_t seed)
 {
-	const volatile uint64_t *p = mem;
 	size_t i;
 
-	for (i = from / sizeof(*p); i < to / sizeof(*p); i++) {
-		if (p[i] != pattern(seed, i))
-			return i * sizeof(*p);
+	for (i = from; i < to; i += sizeof(uint64_t)) {
+		if (mmio_read64(mem + i) != pattern(seed, i))
+			return i;
 	}
 	return -1;
 }
 
-/* FNV-1a over 64-bit words. */
-uint64_t mmio_checksum(const volatile void *mem, size_t len)
+/* FNV-1a over words of 64 bits. */
+uint64_t mmio_checksum(const void *mem, size_t len)
 {
-	const volatile uint64_t *p = mem;
 	uint64_t sum = 0xcbf29ce484222325ull;
 	size_t i;
 
-	for (i = 0; i < len / sizeof(*p); i++)
-		sum = (sum ^ p[i]) * 0x100000001b3ull;
+	for (i = 0; i < len; i += sizeof(uint64_t))
+		sum = (sum ^ mmio_read64(mem + i)) * 0x100000001b3ull;
 	return sum;
 }
 

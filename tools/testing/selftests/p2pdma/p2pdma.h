@@ -38,19 +38,43 @@ void *pci_fn_map_bar(const struct pci_fn *fn, int bar, size_t len);
 /* The /dev name of the first namespace of an NVMe controller, waiting for it. */
 int nvme_disk(const struct pci_fn *fn, char *buf, size_t len);
 
-/* Accesses of 64 bits each; @len is a multiple of 8. */
-void mmio_fill(volatile void *mem, size_t len, uint64_t seed);
+/*
+ * Accesses to MMIO: each is done once, and in one piece. Atomics make the
+ * compiler do so.
+ */
+static inline uint32_t mmio_read32(const void *mem)
+{
+	return __atomic_load_n((const uint32_t *)mem, __ATOMIC_SEQ_CST);
+}
+
+static inline void mmio_write32(void *mem, uint32_t val)
+{
+	__atomic_store_n((uint32_t *)mem, val, __ATOMIC_RELEASE);
+}
+
+static inline uint64_t mmio_read64(const void *mem)
+{
+	return __atomic_load_n((const uint64_t *)mem, __ATOMIC_SEQ_CST);
+}
+
+static inline void mmio_write64(void *mem, uint64_t val)
+{
+	__atomic_store_n((uint64_t *)mem, val, __ATOMIC_RELEASE);
+}
+
+/* The same for many words of 64 bits; @len is a multiple of 8. */
+void mmio_fill(void *mem, size_t len, uint64_t seed);
 /*
  * The offset of the first difference from what mmio_fill() writes to @mem, of
  * those from @from to before @to, or -1.
  */
-long mmio_check_part(const volatile void *mem, size_t from, size_t to, uint64_t seed);
-static inline long mmio_check(const volatile void *mem, size_t len, uint64_t seed)
+long mmio_check_part(const void *mem, size_t from, size_t to, uint64_t seed);
+static inline long mmio_check(const void *mem, size_t len, uint64_t seed)
 {
 	return mmio_check_part(mem, 0, len, seed);
 }
 
-uint64_t mmio_checksum(const volatile void *mem, size_t len);
+uint64_t mmio_checksum(const void *mem, size_t len);
 
 /* pread() and pwrite() of exactly @len bytes, 0 or a negative errno. */
 int pread_all(int fd, void *buf, size_t len, uint64_t offset);

@@ -16,7 +16,7 @@
 
 #include "p2pdma.h"
 
-static int usage(const char *name)
+static int print_usage(const char *name)
 {
 	fprintf(stderr,
 		"usage: %s to-mem|from-mem DISK P2PMEM OFFSET LENGTH\n"
@@ -53,10 +53,10 @@ int main(int argc, char **argv)
 	bool to_mem;
 
 	if (argc != 6 || !parse(argv[4], &offset) || !parse(argv[5], &len) || !len)
-		return usage(argv[0]);
+		return print_usage(argv[0]);
 	to_mem = !strcmp(argv[1], "to-mem");
 	if (!to_mem && strcmp(argv[1], "from-mem"))
-		return usage(argv[0]);
+		return print_usage(argv[0]);
 
 	disk = open(argv[2], O_RDWR | O_DIRECT | O_CLOEXEC);
 	if (disk < 0)
