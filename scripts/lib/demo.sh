@@ -81,20 +81,21 @@ draw /sys/devices/pci0000:00 "  "
 
 pool=/sys/bus/pci/devices/$cmb/p2pmem
 say "pool          $(($(cat "$pool/size") >> 20)) MiB, $(($(cat "$pool/available") >> 20)) MiB free, published $(cat "$pool/published")"
-peers=/sys/kernel/debug/nvme_cmb-$cmb/peers
-while read -r address distance type provider; do
-	case $address in
-	"$peer" | "${P2PDMA_OTHER:-}")
-		say "to $address  $distance hops, map type $type, nearest provider $provider" ;;
-	esac
-done <"$peers"
+read -r _ distance type closest < <(grep "^$peer " "/sys/kernel/debug/nvme_cmb-$cmb/peers")
+say "way           from $cmb to $peer: distance $distance, map type $type"
+say "find          closest provider of published memory to $peer: $closest"
 
 copy=$KSELFTEST/p2pdma/p2pdma_copy
 [ -x "$copy" ] || fail "the kselftests have no p2pdma_copy"
 dd if=/dev/urandom of="$disk" bs=1M count=$((BYTES >> 20)) oflag=direct status=none
+
+if [ "$type" = not-supported ]; then
+	# Then being refused is what has to happen.
+	! "$copy" to-mem "$disk" "$pool/allocate" 0 "$BYTES" 2>err || fail "the transfer was not refused"
+	say "refused       $(<err)"
+	exit
+fi
 for way in to-mem from-mem; do
-	say "$way"
-	"$copy" $way "$disk" "$pool/allocate" 0 "$BYTES" | sed 's/^/  /'
-	[ "${PIPESTATUS[0]}" = 0 ] || fail "$way: the transfer failed"
+	"$copy" $way "$disk" "$pool/allocate" 0 "$BYTES" >out || fail "$way: $(<out)"
+	say "moved         $(<out)"
 done
-say "done"

@@ -68,12 +68,25 @@ lint_build()
 objects()	{ series_files AM '^(drivers|mm|kernel|block|lib)/.*\.c$' | sed 's/\.c$/.o/'; }
 drivers()	{ series_files A '^drivers/.*/Makefile$' | sed 's,/Makefile$,/,'; }
 
+# ours LOG: the warnings and errors in it that are about files of the series.
+# Today's kernel is not free of them with each version of the tools.
+ours()
+{
+	local files
+
+	mapfile -t files < <(series_files AM '^(rust|drivers)/.*\.rs$')
+	grep -A3 -E '^(warning|error)' "$1" | grep -F -- "$(printf -- '%s\n' "${files[@]}")"
+}
+
 clippy()
 {
-	local what
+	local what out=$REPORT/clippy
 
 	mapfile -t what < <(drivers)
-	lint_build lint "${what[@]}"
+	# All of it once more: what is up to date would not be looked at.
+	find "$(build_dir lint)/rust" "$(build_dir lint)/drivers" -name '*.o' -delete 2>/dev/null || :
+	lint_build lint CLIPPY=1 prepare rust/ "${what[@]}" 2>&1 | tee "$out"
+	! ours "$out"
 }
 
 sparse_check()
@@ -89,12 +102,10 @@ sparse_check()
 
 rust_doc()
 {
-	local out=$REPORT/rustdoc files
+	local out=$REPORT/rustdoc
 
-	mapfile -t files < <(series_files AM '^(rust|drivers)/.*\.rs$')
-	[ ${#files[@]} -gt 0 ] || { echo "the series touches no Rust file"; return 4; }
 	lint_build lint rustdoc 2>&1 | tee "$out"
-	! grep -A3 -E '^(warning|error)' "$out" | grep -F -- "$(printf -- '%s\n' "${files[@]}")"
+	! ours "$out"
 }
 
 without_p2pdma()
