@@ -587,7 +587,8 @@ pub fn distance(provider: Endpoint<'_>, clients: &[Endpoint<'_>], verbose: bool)
 ///     };
 ///
 ///     // If a provider was found, there is a way to it.
-///     if let Some(provider) = EndpointLock::try_new(&provider) {
+///     let provider_lock = EndpointLock::try_new(&provider);
+///     if let Some(provider) = &provider_lock {
 ///         assert!(p2pdma::distance(provider.endpoint(), &[lock.endpoint()], false).is_some());
 ///     }
 /// }
