@@ -349,7 +349,7 @@ impl NvmeCmb {
             data,
         } = Location::read(pdev, switch.bar0.access(pdev.as_ref())?)?;
 
-        let cba = u64::from(pdev.bus_address(bar)?) + offset;
+        let cba = pdev.bus_address(bar)? + offset;
         if !p2pdma::is_aligned(cba) {
             dev_err!(pdev, "Controller Memory Buffer is misaligned on the bus\n");
             return Err(EINVAL);
