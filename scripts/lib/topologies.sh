@@ -48,7 +48,7 @@ topology_devices()
 		done
 	fi
 	echo "-drive if=none,id=disk0,format=raw,cache=unsafe,file=$dir/cmb.img"
-	echo "-device nvme,id=cmb,drive=disk0,serial=p2pdma-cmb,cmb_size_mb=128,bus=${bus[0]}"
+	echo "-device nvme,id=cmb,drive=disk0,serial=p2pdma-cmb,cmb_size_mb=${CMB_MB:-128},bus=${bus[0]}"
 	echo "-drive if=none,id=disk1,format=raw,cache=unsafe,file=$dir/peer.img"
 	echo "-device nvme,id=peer,drive=disk1,serial=p2pdma-peer,bus=${bus[1]}"
 	echo "-object memory-backend-ram,id=bar,size=256M,share=on"

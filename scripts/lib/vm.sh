@@ -111,6 +111,9 @@ vm_boot()
 	local job=$1 topology=$3 limit=$4 build pid tails=() began now QEMU
 
 	build=$(build_dir "$2")
+	# The debug kernel checks each struct page, which takes seconds for 128 MiB.
+	local CMB_MB=128
+	[ "$2" = release ] || CMB_MB=16
 	[ -f "$build/.p2pdma-built" ] || die "the $2 kernel is not built yet: ./scripts/run"
 	vm_command "$job" "$topology" "$build"
 	{

@@ -205,7 +205,7 @@ static void *ram_map(size_t len)
 }
 
 /* The registers of the controller are as the specification wants them. */
-TEST_F(nvme_cmb, registers)
+TEST_F_TIMEOUT(nvme_cmb, registers, 90)
 {
 	if (!self->cmbs)
 		SKIP(return, "the CMB is always on");
@@ -220,7 +220,7 @@ TEST_F(nvme_cmb, registers)
 	EXPECT_EQ(0, mmio_read32(self->regs + CMBSZ));
 }
 
-TEST_F(nvme_cmb, pool)
+TEST_F_TIMEOUT(nvme_cmb, pool, 90)
 {
 	uint64_t val;
 
@@ -235,7 +235,7 @@ TEST_F(nvme_cmb, pool)
 }
 
 /* Distance, map type and closest provider are those of the topology. */
-TEST_F(nvme_cmb, peers)
+TEST_F_TIMEOUT(nvme_cmb, peers, 90)
 {
 	const char *expect = getenv("P2PDMA_EXPECT");
 	char type[16], closest[16];
@@ -265,14 +265,14 @@ TEST_F(nvme_cmb, peers)
 }
 
 /* Without a driver_override the driver takes no controller. */
-TEST_F(nvme_cmb, override_only)
+TEST_F_TIMEOUT(nvme_cmb, override_only, 90)
 {
 	ASSERT_EQ(0, pci_fn_unbind(&self->cmb));
 	EXPECT_EQ(-ENODEV, pci_fn_bind(&self->cmb, "nvme_cmb", ""));
 }
 
 /* A function of another class is refused, even with a driver_override. */
-TEST_F(nvme_cmb, not_nvme)
+TEST_F_TIMEOUT(nvme_cmb, not_nvme, 90)
 {
 	const char *name = getenv("P2PDMA_OTHER");
 	struct pci_fn other;
@@ -288,7 +288,7 @@ TEST_F(nvme_cmb, not_nvme)
 }
 
 /* A controller without a CMB is refused, and works as before. */
-TEST_F(nvme_cmb, no_cmb)
+TEST_F_TIMEOUT(nvme_cmb, no_cmb, 90)
 {
 	void *regs;
 	uint64_t val;
@@ -313,7 +313,7 @@ TEST_F(nvme_cmb, no_cmb)
 	EXPECT_LE(0, self->disk);
 }
 
-TEST_F(nvme_cmb, mmap_refused)
+TEST_F_TIMEOUT(nvme_cmb, mmap_refused, 90)
 {
 	size_t page = sysconf(_SC_PAGESIZE);
 	void *mem;
@@ -333,7 +333,7 @@ TEST_F(nvme_cmb, mmap_refused)
 	EXPECT_EQ(self->size, pool_available(&self->cmb));
 }
 
-TEST_F(nvme_cmb, mmap_whole)
+TEST_F_TIMEOUT(nvme_cmb, mmap_whole, 90)
 {
 	void *mem;
 
@@ -372,7 +372,7 @@ static void *bar_view(void *bar, uint64_t phys, const void *mem, size_t len)
 }
 
 /* Disk to CMB: the peer writes to the CMB. */
-TEST_F(nvme_cmb, dma_to_cmb)
+TEST_F_TIMEOUT(nvme_cmb, dma_to_cmb, 120)
 {
 	void *bar, *view, *mem, *ram;
 	size_t i, len;
@@ -410,7 +410,7 @@ TEST_F(nvme_cmb, dma_to_cmb)
 }
 
 /* CMB to disk: the peer reads from the CMB. */
-TEST_F(nvme_cmb, dma_from_cmb)
+TEST_F_TIMEOUT(nvme_cmb, dma_from_cmb, 120)
 {
 	void *bar, *view, *mem, *ram;
 	size_t i, len;
@@ -447,7 +447,7 @@ TEST_F(nvme_cmb, dma_from_cmb)
 }
 
 /* DMA to a part of a mapping leaves the rest of it alone. */
-TEST_F(nvme_cmb, dma_part)
+TEST_F_TIMEOUT(nvme_cmb, dma_part, 90)
 {
 	void *mem, *ram;
 
@@ -472,7 +472,7 @@ TEST_F(nvme_cmb, dma_part)
 }
 
 /* What O_DIRECT cannot do with ordinary memory, it cannot do with the CMB. */
-TEST_F(nvme_cmb, dma_unaligned)
+TEST_F_TIMEOUT(nvme_cmb, dma_unaligned, 90)
 {
 	void *mem;
 
@@ -499,7 +499,7 @@ static void sigbus(int sig)
 }
 
 /* Unbinding takes the memory away from those who have mapped it. */
-TEST_F(nvme_cmb, unbind_mapped)
+TEST_F_TIMEOUT(nvme_cmb, unbind_mapped, 90)
 {
 	struct sigaction sa = { .sa_handler = sigbus };
 	void *mem;
@@ -526,7 +526,7 @@ TEST_F(nvme_cmb, unbind_mapped)
 }
 
 /* Binding and unbinding can be repeated, also from the nvme driver and back. */
-TEST_F(nvme_cmb, rebind)
+TEST_F_TIMEOUT(nvme_cmb, rebind, 240)
 {
 	int i;
 
