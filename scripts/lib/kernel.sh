@@ -73,11 +73,45 @@ ensure_config()
 	stamp "$build/.p2pdma-config" "$key"
 }
 
+# warnings_of_ours LOG: the warnings and errors in it that are about files of the
+# series. Today's kernel is not free of them with each version of the tools.
+warnings_of_ours()
+{
+	local files
+
+	mapfile -t files < <(series_files AM '^(rust|drivers)/.*\.rs$')
+	grep -A3 -E '^(warning|error)' "$1" | grep -F -- "$(printf -- '%s\n' "${files[@]}")"
+}
+
+# The series' own drivers.
+drivers()	{ series_files A '^drivers/.*/Makefile$' | sed 's,/Makefile$,/,'; }
+
+# clippy_arg CONFIG: the release kernel is built with clippy in the compiler's
+# place: every make in its folder has to agree, or it compiles all again.
+clippy_arg()	{ [ "$1" != release ] || ! command -v clippy-driver >/dev/null || echo CLIPPY=1; }
+
+# build_objects BUILD [ARG...]: image and modules; our warnings are kept beside
+# them. A warning comes only when a file is compiled, so what had one is compiled
+# again.
+build_objects()
+{
+	local build=$1 out=$1/.p2pdma-make places
+	shift
+
+	if [ -s "$build/.p2pdma-warnings" ]; then
+		mapfile -t places < <(drivers | sed "s,^,$build/,")
+		find "$build/rust" "${places[@]}" -name '*.o' -delete
+	fi
+	kmake "$build" "$@" bzImage modules 2>&1 | tee "$out"
+	warnings_of_ours "$out" >"$build/.p2pdma-warnings" || :
+}
+
 build_all()
 {
-	local build=$1 guest=$1/guest.new inc=$1/usr/include tests=$TREE/tools/testing/selftests
+	local config=$2 build=$1 guest=$1/guest.new inc=$1/usr/include tests=$TREE/tools/testing/selftests clippy
 
-	kmake "$build" bzImage modules
+	mapfile -t clippy < <(clippy_arg "$config")
+	build_objects "$build" "${clippy[@]}"
 	echo "installing modules and tests"
 	rm -rf "$guest"
 	mkdir -p "$guest/opt/kselftest" "$guest/usr/local/bin"
@@ -108,7 +142,7 @@ build_kernel()
 
 	update_tree
 	ensure_config "$config" "$build"
-	logged "build-$config" build_all "$build"
+	logged "build-$config" build_all "$build" "$config"
 	stamp "$build/.p2pdma-built" "$(kernel_key "$config")"
 }
 

@@ -8,7 +8,7 @@ PACKAGES=(ca-certificates bash coreutils make clang-19 lld-19 llvm-19 libc6-dev
 	flex bison bc libelf-dev libssl-dev python3 perl rsync kmod cpio xz-utils
 	zstd ccache git rustc rust-src rustfmt rust-clippy bindgen sparse b4
 	qemu-system-x86 qemu-utils nvme-cli fio shellcheck procps util-linux
-	pciutils iproute2 libcap-dev libnuma-dev codespell strace gcc
+	pciutils iproute2 python3-ply python3-git libcap-dev libnuma-dev codespell strace gcc
 	"linux-source-7.3/$SUITE-backports")
 # What has to be there to do without the root.
 TOOLS=(make clang ld.lld llvm-ar flex bison bc git rsync python3 perl rustc bindgen

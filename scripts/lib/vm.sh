@@ -113,6 +113,7 @@ vm_boot()
 	build=$(build_dir "$2")
 	# The debug kernel checks each struct page, which takes seconds for 128 MiB.
 	local CMB_MB=128
+	# shellcheck disable=SC2034 # topology_devices reads it
 	[ "$2" = release ] || CMB_MB=16
 	[ -f "$build/.p2pdma-built" ] || die "the $2 kernel is not built yet: ./scripts/run"
 	vm_command "$job" "$topology" "$build"
