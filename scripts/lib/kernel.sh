@@ -44,7 +44,21 @@ dropped()
 		for (s in want)
 			if (s in have ? have[s] != want[s] : want[s] !~ /is not set$/)
 				print want[s]
-	}' "$@" "$config"
+	}' "$@" "$config" | known_options
+}
+
+# known_options: of options on stdin, those to miss. Without a fix the tree is
+# also without what is on top of the fixes, and its options.
+known_options()
+{
+	local option name
+
+	while read -r option; do
+		name=${option%%=*}
+		if [ -z "${WITHOUT_FIX:-}" ] || git -C "$TREE" grep -qE "^(menu)?config ${name#CONFIG_}\$" HEAD -- '*Kconfig*'; then
+			echo "$option"
+		fi
+	done
 }
 
 configure()
@@ -120,8 +134,11 @@ build_all()
 	clang -O2 -w -I"$TREE" -I"$tests" -I"$TREE/tools/include/uapi" -I"$inc" \
 		-o "$guest/usr/local/bin/gup_test" "$tests"/mm/{gup_test,vm_util,hugepage_settings}.c -pthread
 	if [ -d "$tests/p2pdma" ]; then
-		make -C "$tests" O="$build" LLVM=1 TARGETS=p2pdma FORCE_TARGETS=1 \
+		# The test module's objects lie in the source: they are another kernel's.
+		git -C "$TREE" clean -fdxq tools/testing/selftests/p2pdma
+		make -C "$tests" O="$build" KDIR="$build" LLVM=1 TARGETS=p2pdma FORCE_TARGETS=1 \
 			KHDR_INCLUDES="-isystem $inc" INSTALL_PATH="$guest/opt/kselftest" install
+		git -C "$TREE" clean -fdxq tools/testing/selftests/p2pdma
 	fi
 	rm -rf "$build/guest"
 	mv "$guest" "$build/guest"

@@ -165,6 +165,28 @@ apply_series()
 	drop_worktree "$tmp/wt"
 }
 
+# tree_without N: the series with patch N of fixes taken back. If something on top
+# of the fixes stands on it, then without all that. Needs apply_series before it.
+tree_without()
+{
+	local tmp patch from key=$SERIES_KEY-without-$1
+
+	patch=$(patches_of fixes | sed -n "$1p")
+	[ -n "$patch" ] || { note "patches/fixes has no patch $1"; return 1; }
+	git -C "$TREE" rev-parse -q --verify "refs/p2pdma/$key/head" >/dev/null && return 0
+	new_tmp tmp
+	git -C "$TREE" worktree prune
+	for from in head fixes-end; do
+		paths_in "$patch" | sparse_worktree "$tmp/$from" "refs/p2pdma/$SERIES_KEY/$from"
+		git -C "$tmp/$from" apply -R --index "$patch" && break
+		[ $from = head ] || return 1
+	done
+	GIT_AUTHOR_NAME=p2pdma GIT_AUTHOR_EMAIL=p2pdma@localhost git -C "$tmp/$from" commit -q -m "Without $(basename "$patch")"
+	git -C "$TREE" update-ref "refs/p2pdma/$key/head" "$(git -C "$tmp/$from" rev-parse HEAD)"
+	rm -rf "$tmp"
+	git -C "$TREE" worktree prune
+}
+
 drop_worktree()
 {
 	rm -rf "$1"
@@ -197,6 +219,10 @@ ensure_tree()
 	n=$(all_patches | wc -l)
 	step "series: git am of $n patches"
 	locked tree apply_series || { note "the series does not apply"; return 1; }
+	if [ -n "${WITHOUT_FIX:-}" ]; then
+		locked tree tree_without "$WITHOUT_FIX" || { note "fix $WITHOUT_FIX cannot be taken back"; return 1; }
+		SERIES_KEY+=-without-$WITHOUT_FIX
+	fi
 	stamped "$TREE/.git/p2pdma-at" "$SERIES_KEY" || locked files update_tree || return 1
 }
 

@@ -333,6 +333,91 @@ TEST_F_TIMEOUT(nvme_cmb, mmap_refused, 90)
 	EXPECT_EQ(self->size, pool_available(&self->cmb));
 }
 
+/* The line of smaps that tells the flags of the mapping at @mem. */
+static int vma_flags(const void *mem, char *buf, size_t len)
+{
+	unsigned long start, end;
+	bool found = false;
+	int ret = -ENOENT;
+	FILE *f;
+
+	f = fopen("/proc/self/smaps", "re");
+	if (!f)
+		return -errno;
+	while (ret && fgets(buf, len, f)) {
+		if (sscanf(buf, "%lx-%lx ", &start, &end) == 2)
+			found = start == (uintptr_t)mem;
+		else if (found && !strncmp(buf, "VmFlags:", 8))
+			ret = 0;
+	}
+	fclose(f);
+	buf[strcspn(buf, "\n")] = '\0';
+	return ret;
+}
+
+/* What the page table says of @mem, on x86. */
+static int page_table_line(const void *mem, char *buf, size_t len)
+{
+	unsigned long start, end;
+	int ret = -ENOENT;
+	FILE *f;
+
+	f = fopen("/sys/kernel/debug/page_tables/current_user", "re");
+	if (!f)
+		return -errno;
+	while (ret && fgets(buf, len, f)) {
+		if (sscanf(buf, "0x%lx-0x%lx ", &start, &end) == 2 &&
+		    start <= (uintptr_t)mem && (uintptr_t)mem < end)
+			ret = 0;
+	}
+	fclose(f);
+	return ret;
+}
+
+/* A mapping can be pinned, but neither grow nor show up in a core dump. */
+TEST_F_TIMEOUT(nvme_cmb, mmap_flags, 90)
+{
+	char line[512];
+	void *mem;
+
+	mem = p2pmem_map(self->p2pmem, 4 * SZ_4K);
+	ASSERT_NE(NULL, mem);
+	ASSERT_EQ(0, vma_flags(mem, line, sizeof(line)));
+	EXPECT_NE(NULL, strstr(line, " de")) {
+		TH_LOG("%s", line);
+	}
+	EXPECT_NE(NULL, strstr(line, " dd"));
+	EXPECT_EQ(NULL, strstr(line, " io"));
+	EXPECT_EQ(NULL, strstr(line, " pf"));
+
+	EXPECT_EQ(MAP_FAILED, mremap(mem, 4 * SZ_4K, 8 * SZ_4K, MREMAP_MAYMOVE));
+	EXPECT_EQ(EFAULT, errno);
+	ASSERT_EQ(0, munmap(mem, 4 * SZ_4K));
+}
+
+/* It is not cached, also after its protection was changed. */
+TEST_F_TIMEOUT(nvme_cmb, mmap_uncached, 90)
+{
+	char line[512];
+	void *mem;
+
+	mem = p2pmem_map(self->p2pmem, SZ_4K);
+	ASSERT_NE(NULL, mem);
+	mmio_write64(mem, 1);
+	if (page_table_line(mem, line, sizeof(line)))
+		SKIP(return, "needs CONFIG_PTDUMP_DEBUGFS, on x86");
+	EXPECT_NE(NULL, strstr(line, " PCD")) {
+		TH_LOG("%s", line);
+	}
+	ASSERT_EQ(0, mprotect(mem, SZ_4K, PROT_READ));
+	EXPECT_EQ(1, mmio_read64(mem));
+	ASSERT_EQ(0, page_table_line(mem, line, sizeof(line)));
+	EXPECT_NE(NULL, strstr(line, " PCD")) {
+		TH_LOG("%s", line);
+	}
+	ASSERT_EQ(0, munmap(mem, SZ_4K));
+}
+
 TEST_F_TIMEOUT(nvme_cmb, mmap_whole, 90)
 {
 	void *mem;

@@ -15,7 +15,7 @@
 #define PCI_DEVICES	"/sys/bus/pci/devices"
 #define PCI_DRIVERS	"/sys/bus/pci/drivers"
 
-static int file_write(const char *path, const char *val)
+int file_write(const char *path, const char *val)
 {
 	int fd, ret = 0;
 

@@ -16,6 +16,7 @@ struct pci_fn {
 };
 
 /* All of these return 0, or a negative errno. */
+int file_write(const char *path, const char *val);
 int pci_fn_init(struct pci_fn *fn, const char *name);
 int pci_fn_read(const struct pci_fn *fn, const char *attr, char *buf, size_t len);
 int pci_fn_read_u64(const struct pci_fn *fn, const char *attr, uint64_t *val);

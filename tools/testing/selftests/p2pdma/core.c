@@ -1,0 +1,437 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Tests of the kernel's peer-to-peer DMA core, with the memory of an NVMe
+ * controller that the nvme driver offers, and the module p2pdma_test.
+ *
+ * They take PCI functions away from whatever uses them, so these are named:
+ *
+ *   P2PDMA_CMB=0000:01:00.0   an NVMe controller with a Controller Memory Buffer
+ *   P2PDMA_PEER=0000:02:00.0  another one, as a client of its memory
+ *   P2PDMA_OTHER=0000:03:00.0 a PCI function with a memory BAR
+ *
+ * Optional is
+ *
+ *   P2PDMA_EXPECT=bus-address|host-bridge|not-supported
+ *                             how DMA has to travel between the first two
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../kselftest_harness.h"
+#include "p2pdma.h"
+
+#define MODULE		"p2pdma_test"
+#define RUN_FILE	"/sys/kernel/debug/" MODULE "/run"
+#define HITS_FILE	"/sys/kernel/debug/" MODULE "/hits"
+#define SZ_4K		0x1000ul
+
+FIXTURE(core)
+{
+	struct pci_fn cmb;
+	struct pci_fn peer;
+	struct pci_fn other;
+	uint64_t size;		/* of the memory that the nvme driver offers */
+	long tainted;
+	cpu_set_t cpus;
+};
+
+/* Load the module from beside this program. */
+static int load_module(void)
+{
+	char path[512];
+	ssize_t n;
+	int fd, ret = 0;
+
+	n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+	if (n < 0)
+		return -errno;
+	path[n] = '\0';
+	dirname(path);
+	strncat(path, "/test_modules/" MODULE ".ko", sizeof(path) - strlen(path) - 1);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST)
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+static int run(const char *fmt, ...)
+{
+	char command[128];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(command, sizeof(command), fmt, args);
+	va_end(args);
+	return file_write(RUN_FILE, command);
+}
+
+static int read_file(const char *path, char *buf, size_t len)
+{
+	ssize_t n;
+	int fd;
+
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	n = read(fd, buf, len - 1);
+	close(fd);
+	if (n < 0)
+		return -errno;
+	buf[n] = '\0';
+	return 0;
+}
+
+/* What the kernel has to say of itself: a warning, a bad page, an oops. */
+static long taint(void)
+{
+	const long bits = 1 << 9 | 1 << 5 | 1 << 7;
+	char buf[32];
+
+	return read_file("/proc/sys/kernel/tainted", buf, sizeof(buf)) ? 0 : atol(buf) & bits;
+}
+
+/* How often the probes were hit. */
+static int hits(void)
+{
+	char buf[32];
+	int ret;
+
+	ret = read_file(HITS_FILE, buf, sizeof(buf));
+	return ret ?: atoi(buf);
+}
+
+static void wait_for_hit(int n)
+{
+	int tries;
+
+	for (tries = 0; tries < 2000 && hits() < n; tries++)
+		usleep(1000);
+}
+
+/* Run on one of the allowed processors; false if there is no @nth one. */
+static bool run_on(const cpu_set_t *allowed, int nth)
+{
+	cpu_set_t set;
+	int cpu;
+
+	for (cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (!CPU_ISSET(cpu, allowed) || nth--)
+			continue;
+		CPU_ZERO(&set);
+		CPU_SET(cpu, &set);
+		return !sched_setaffinity(0, sizeof(set), &set);
+	}
+	return false;
+}
+
+/* The kernel may run probe functions elsewhere than in the task that asks. */
+static bool probed_elsewhere(const struct pci_fn *fn)
+{
+	char buf[16];
+
+	return !pci_fn_read(fn, "numa_node", buf, sizeof(buf)) && atoi(buf) >= 0;
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000ull + ts.tv_nsec / 1000000;
+}
+
+/* Map memory of the pool, NULL with errno set on error. */
+static void *map_p2pmem(const struct pci_fn *fn, size_t len, int flags)
+{
+	void *mem;
+	int fd;
+
+	fd = open(pci_fn_path(fn, "p2pmem/allocate"), O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return NULL;
+	mem = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | flags, fd, 0);
+	close(fd);
+	return mem == MAP_FAILED ? NULL : mem;
+}
+
+static int bind_nvme(const struct pci_fn *fn)
+{
+	char driver[64];
+	int ret;
+
+	ret = pci_fn_driver(fn, driver, sizeof(driver));
+	if (ret || !strcmp(driver, "nvme"))
+		return ret;
+	ret = pci_fn_unbind(fn);
+	return ret ?: pci_fn_bind(fn, "nvme", "");
+}
+
+FIXTURE_SETUP(core)
+{
+	const char *name;
+	int ret;
+
+	if (!getenv("P2PDMA_CMB") || !getenv("P2PDMA_PEER") || !getenv("P2PDMA_OTHER"))
+		SKIP(return, "P2PDMA_CMB, P2PDMA_PEER and P2PDMA_OTHER have to name PCI functions");
+	if (geteuid())
+		SKIP(return, "needs root");
+	ret = load_module();
+	if (ret)
+		SKIP(return, "no module " MODULE ": %s", strerror(-ret));
+	if (access(RUN_FILE, W_OK))
+		SKIP(return, "no " RUN_FILE);
+	name = getenv("P2PDMA_CMB");
+	ASSERT_EQ(0, pci_fn_init(&self->cmb, name));
+	ASSERT_EQ(0, pci_fn_init(&self->peer, getenv("P2PDMA_PEER")));
+	ASSERT_EQ(0, pci_fn_init(&self->other, getenv("P2PDMA_OTHER")));
+	ASSERT_EQ(0, sched_getaffinity(0, sizeof(self->cpus), &self->cpus));
+	ASSERT_EQ(0, bind_nvme(&self->cmb));
+	ASSERT_EQ(0, bind_nvme(&self->peer));
+	if (pci_fn_read_u64(&self->cmb, "p2pmem/size", &self->size))
+		SKIP(return, "%s offers no peer-to-peer memory", name);
+	self->tainted = taint();
+}
+
+FIXTURE_TEARDOWN(core)
+{
+	run("off");
+	pci_fn_unbind(&self->other);
+	pci_fn_write(&self->other, "driver_override", "\n");
+	EXPECT_EQ(0, bind_nvme(&self->cmb));
+	EXPECT_EQ(self->tainted, taint()) {
+		TH_LOG("the kernel has complained, see its log");
+	}
+}
+
+/* The pool's allocation fails after all else of the memory has been set up. */
+TEST_F(core, add_resource_fails)
+{
+	uint64_t size = 0;
+	int ret;
+
+	if (probed_elsewhere(&self->cmb))
+		SKIP(return, "not on a machine with several nodes");
+	ASSERT_EQ(0, pci_fn_unbind(&self->cmb));
+	ret = run("fail gen_pool_add_owner %d", ENOMEM);
+	if (ret == -EOPNOTSUPP)
+		SKIP(return, "no kprobes, or not on this architecture");
+	ASSERT_EQ(0, ret);
+	/* nvme does without the memory then. */
+	EXPECT_EQ(0, pci_fn_bind(&self->cmb, "nvme", ""));
+	EXPECT_EQ(1, hits());
+	ASSERT_EQ(0, run("off"));
+	EXPECT_EQ(0, pci_fn_read_u64(&self->cmb, "p2pmem/size", &size));
+	EXPECT_EQ(0, size);
+	/* What is left behind would be used here. */
+	ASSERT_EQ(0, pci_fn_unbind(&self->cmb));
+	ASSERT_EQ(0, pci_fn_bind(&self->cmb, "nvme", ""));
+	EXPECT_EQ(0, pci_fn_read_u64(&self->cmb, "p2pmem/size", &size));
+	EXPECT_EQ(self->size, size);
+}
+
+/* A mapping fails, and somebody else gets its memory at the same time. */
+TEST_F(core, mmap_fails)
+{
+	uint64_t before = 0, after = 0;
+	int status, tries;
+	void *mem = NULL;
+	pid_t child;
+
+	if (run("fail vm_insert_page %d", ENOMEM) == -EOPNOTSUPP)
+		SKIP(return, "no kprobes, or not on this architecture");
+	ASSERT_EQ(0, run("off"));
+	if (!run_on(&self->cpus, 1))
+		SKIP(return, "needs two processors");
+	/* The controller's queues may be in the memory too. */
+	ASSERT_EQ(0, pci_fn_read_u64(&self->cmb, "p2pmem/available", &before));
+	child = fork();
+	ASSERT_LE(0, child);
+	if (!child) {
+		if (!run_on(&self->cpus, 0) || run("fail vm_insert_page %d", ENOMEM) ||
+		    run("delay-return gen_pool_free_owner 500"))
+			_exit(2);
+		mem = map_p2pmem(&self->cmb, before, 0);
+		_exit(mem || errno != ENOMEM);
+	}
+	/* The first page is taken again before its former owner is done. */
+	wait_for_hit(1);
+	for (tries = 0; tries < 400 && !mem; tries++) {
+		mem = map_p2pmem(&self->cmb, SZ_4K, 0);
+		if (!mem)
+			usleep(1000);
+	}
+	EXPECT_NE(NULL, mem);
+	ASSERT_EQ(child, waitpid(child, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(2, hits());
+	ASSERT_EQ(0, run("off"));
+	/* Its last reference has to be the mapping's. */
+	EXPECT_EQ(0, munmap(mem, SZ_4K));
+	EXPECT_EQ(0, pci_fn_read_u64(&self->cmb, "p2pmem/available", &after));
+	EXPECT_EQ(before, after);
+}
+
+/* More bridges redirect than the message about them can list. */
+TEST_F(core, acs_list)
+{
+	bool told = false;
+	char line[1024];
+	ssize_t n;
+	int fd, ret;
+
+	fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	ASSERT_LE(0, lseek(fd, 0, SEEK_END));
+	ret = run("acs");
+	if (ret == -EOPNOTSUPP)
+		SKIP(close(fd); return, "not on this processor");
+	EXPECT_EQ(0, ret);
+	while ((n = read(fd, line, sizeof(line) - 1)) > 0) {
+		line[n] = '\0';
+		if (strstr(line, "pci=disable_acs_redir=fake-bridge-0-7;"))
+			told = strstr(line, "(truncated)");
+	}
+	close(fd);
+	EXPECT_TRUE(told);
+}
+
+/* Unbinding a provider without a pool waits for those who use its map types. */
+TEST_F(core, unbind_without_pool)
+{
+	uint64_t start, ms;
+	pid_t child;
+	int status;
+
+	ASSERT_EQ(0, pci_fn_unbind(&self->other));
+	ASSERT_EQ(0, pci_fn_bind(&self->other, MODULE, MODULE));
+	if (run("delay xa_store 0") == -EOPNOTSUPP)
+		SKIP(return, "no kprobes");
+	ASSERT_EQ(0, run("off"));
+	if (!run_on(&self->cpus, 1))
+		SKIP(return, "needs two processors");
+	child = fork();
+	ASSERT_LE(0, child);
+	if (!child) {
+		if (!run_on(&self->cpus, 0) || run("delay xa_store 500"))
+			_exit(2);
+		_exit(!!run("distance %s %s", self->other.name, self->peer.name));
+	}
+	wait_for_hit(1);
+	start = now_ms();
+	EXPECT_EQ(0, pci_fn_unbind(&self->other));
+	ms = now_ms() - start;
+	ASSERT_EQ(child, waitpid(child, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(1, hits());
+	EXPECT_LE(200, ms);
+}
+
+TEST_F(core, alloc_without_pool)
+{
+	ASSERT_EQ(0, run("alloc %s", self->cmb.name));
+	ASSERT_EQ(0, pci_fn_unbind(&self->other));
+	EXPECT_EQ(-ENOMEM, run("alloc %s", self->other.name));
+	ASSERT_EQ(0, pci_fn_bind(&self->other, MODULE, MODULE));
+	EXPECT_EQ(-ENOMEM, run("alloc %s", self->other.name));
+}
+
+/* The kernel's mapping of the memory is not cached, and not encrypted. */
+TEST_F(core, decrypted)
+{
+	const unsigned long pcd = 0x10;	/* _PAGE_PCD: only in x86 has cc_mkdec() */
+	int ret;
+
+	if (probed_elsewhere(&self->cmb))
+		SKIP(return, "not on a machine with several nodes");
+	ASSERT_EQ(0, pci_fn_unbind(&self->cmb));
+	ret = run("count cc_mkdec %lu", pcd);
+	if (ret == -ENOENT || ret == -EOPNOTSUPP)
+		SKIP(return, "no memory encryption, or no kprobes");
+	ASSERT_EQ(0, ret);
+	EXPECT_EQ(0, pci_fn_bind(&self->cmb, "nvme", ""));
+	EXPECT_EQ(1, hits());
+}
+
+/* What only looks at the pages is not refused, what takes them is. */
+TEST_F(core, populate)
+{
+	struct iovec iov;
+	int pipefd[2];
+	void *mem;
+
+	mem = map_p2pmem(&self->cmb, 4 * SZ_4K, MAP_POPULATE);
+	ASSERT_NE(NULL, mem);
+	EXPECT_EQ(0, madvise(mem, 4 * SZ_4K, MADV_POPULATE_READ)) {
+		TH_LOG("%s", strerror(errno));
+	}
+	EXPECT_EQ(0, madvise(mem, 4 * SZ_4K, MADV_POPULATE_WRITE));
+	EXPECT_EQ(0, mlock(mem, 4 * SZ_4K));
+	EXPECT_EQ(0, munlock(mem, 4 * SZ_4K));
+	ASSERT_EQ(0, pipe(pipefd));
+	iov.iov_base = mem;
+	iov.iov_len = SZ_4K;
+	EXPECT_EQ(-1, vmsplice(pipefd[1], &iov, 1, 0));
+	EXPECT_EQ(EREMOTEIO, errno);
+	close(pipefd[0]);
+	close(pipefd[1]);
+	EXPECT_EQ(0, munmap(mem, 4 * SZ_4K));
+}
+
+static bool on_command_line(const char *word)
+{
+	char buf[4096];
+
+	return !read_file("/proc/cmdline", buf, sizeof(buf)) && strstr(buf, word);
+}
+
+/* Where a scatterlist of the memory points to, for another function. */
+TEST_F(core, scatterlist)
+{
+	const char *expect = getenv("P2PDMA_EXPECT");
+	unsigned long long dma = 0, bus = 0, phys = 0;
+	char group[512], buf[128];
+	bool iommu;
+	int ret;
+
+	if (!expect)
+		SKIP(return, "P2PDMA_EXPECT is not set");
+	iommu = readlink(pci_fn_path(&self->peer, "iommu_group"), group, sizeof(group)) > 0;
+	ret = run("map-sg %s %s", self->cmb.name, self->peer.name);
+	if (!strcmp(expect, "not-supported")) {
+		EXPECT_EQ(-EREMOTEIO, ret);
+		return;
+	}
+	if (!strcmp(expect, "host-bridge") && !iommu && on_command_line("swiotlb=force")) {
+		/* MMIO is not copied by the processor. */
+		EXPECT_EQ(-EIO, ret);
+		return;
+	}
+	ASSERT_EQ(0, ret);
+	ASSERT_EQ(0, read_file(RUN_FILE, buf, sizeof(buf)));
+	ret = sscanf(buf, "%llx %llx %llx", &dma, &bus, &phys);
+	ASSERT_EQ(3, ret);
+	EXPECT_NE(0, phys);
+	EXPECT_NE(0, dma);
+	if (!strcmp(expect, "bus-address"))
+		EXPECT_EQ(bus, dma);
+	/* An IOMMU may have put it anywhere. */
+	if (!strcmp(expect, "host-bridge") && !iommu)
+		EXPECT_EQ(phys, dma);
+}
+
+TEST_HARNESS_MAIN
