@@ -62,8 +62,8 @@ pgprot_model()
 	"$dir/model"
 }
 
-# core_in NAME TOPOLOGY [CASE]: the guest's command and a boot with it. Copying
-# through the bounce buffer is what DMA through the host bridge must not do.
+# core_command [CASE]: the guest's command. append_for TOPOLOGY: its kernel's
+# parameters; what goes through the host bridge must not use the bounce buffer.
 # shellcheck disable=SC2016 # for the guest's shell
 core_command()	{ printf 'cd "$KSELFTEST/p2pdma" && ./core %s 2>&1\n' "${1:+-t $1}"; }
 append_for()	{ [ "$1" != bridge ] || echo swiotlb=force; }
