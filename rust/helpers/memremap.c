@@ -6,3 +6,23 @@ __rust_helper void rust_helper_put_dev_pagemap(struct dev_pagemap *pgmap)
 {
 	put_dev_pagemap(pgmap);
 }
+
+__rust_helper bool rust_helper_folio_is_pci_p2pdma(const struct folio *folio)
+{
+	return folio_is_pci_p2pdma(folio);
+}
+
+__rust_helper struct dev_pagemap *
+rust_helper_page_pgmap(const struct page *page)
+{
+	return page_pgmap(page);
+}
+
+#ifdef CONFIG_ZONE_DEVICE
+__rust_helper void rust_helper_zone_device_folio_init(struct folio *folio,
+						      struct dev_pagemap *pgmap,
+						      unsigned int order)
+{
+	zone_device_folio_init(folio, pgmap, order);
+}
+#endif

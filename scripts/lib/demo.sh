@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# The demonstration, in the guest: the Rust driver takes the NVMe disk with the
-# CMB, and another disk reads into and writes from that memory without a copy in
-# RAM. scripts/run shows what this prints.
+# The demonstration, in the guest: the Rust drivers take the NVMe disk with the CMB
+# and the memory BAR, and another disk reads into and writes from the memory of
+# either without a copy in RAM. scripts/run shows what this prints.
 
 BYTES=${BYTES:-4194304}
 
@@ -28,6 +28,7 @@ what_is()
 	esac
 	case $1 in
 	"$cmb")		name="$name with CMB, provider" ;;
+	"$bar")		name="$name, provider" ;;
 	"$peer")	name="$name, client" ;;
 	esac
 	[ ! -e "$dev/driver" ] || name="$name [$(basename "$(readlink "$dev/driver")")]"
@@ -59,31 +60,40 @@ draw()
 	done
 }
 
+# bind_driver DRIVER FUNCTION: node is the driver's, then.
 bind_driver()
 {
-	local dev=/sys/bus/pci/devices/$cmb
+	local dev=/sys/bus/pci/devices/$2
 
-	modprobe nvme_cmb || fail "there is no module nvme_cmb"
-	echo nvme_cmb >"$dev/driver_override"
-	[ ! -e "$dev/driver" ] || echo "$cmb" >"$dev/driver/unbind"
-	echo "$cmb" >/sys/bus/pci/drivers_probe
-	[ "$(basename "$(readlink "$dev/driver" || :)")" = nvme_cmb ] || fail "nvme_cmb did not take $cmb"
+	modprobe "$1" || fail "there is no module $1"
+	echo "$1" >"$dev/driver_override"
+	[ ! -e "$dev/driver" ] || echo "$2" >"$dev/driver/unbind"
+	echo "$2" >/sys/bus/pci/drivers_probe
+	[ "$(basename "$(readlink "$dev/driver" || :)")" = "$1" ] || fail "$1 did not take $2"
+	node=/dev/$(ls "$dev/misc")
 }
 
 cmb=${P2PDMA_CMB:?no NVMe disk with a CMB}
 peer=${P2PDMA_PEER:?no second NVMe disk}
+bar=${P2PDMA_OTHER:?no memory BAR}
 disk=/dev/$(disk_of "$peer")
 say "kernel        $(uname -r), topology $P2PDMA_TOPOLOGY"
 
-bind_driver
+bind_driver nvme_cmb "$cmb"
+cmb_node=$node
+bind_driver p2pbar "$bar"
+bar_node=$node
 say "devices"
 draw /sys/devices/pci0000:00 "  "
 
 pool=/sys/bus/pci/devices/$cmb/p2pmem
-say "pool          $(($(cat "$pool/size") >> 20)) MiB, $(($(cat "$pool/available") >> 20)) MiB free, published $(cat "$pool/published")"
+say "$cmb_node $(($(cat "$pool/size") >> 20)) MiB, $(($(cat "$pool/available") >> 20)) MiB free, published $(cat "$pool/published")"
 read -r _ distance type closest < <(grep "^$peer " "/sys/kernel/debug/nvme_cmb-$cmb/peers")
 say "way           from $cmb to $peer: distance $distance, map type $type"
 say "find          closest provider of published memory to $peer: $closest"
+
+read -r _ _ size _ used _ <"/sys/kernel/debug/p2pbar-$bar/memory"
+say "$bar_node  $((size >> 20)) MiB, $(((size - used) >> 20)) MiB free, with an allocator of the driver's"
 
 copy=$KSELFTEST/p2pdma/p2pdma_copy
 [ -x "$copy" ] || fail "the kselftests have no p2pdma_copy"
@@ -91,11 +101,15 @@ dd if=/dev/urandom of="$disk" bs=1M count=$((BYTES >> 20)) oflag=direct status=n
 
 if [ "$type" = not-supported ]; then
 	# Then being refused is what has to happen.
-	! "$copy" to-mem "$disk" "$pool/allocate" 0 "$BYTES" 2>err || fail "the transfer was not refused"
-	say "refused       $(<err)"
+	for node in "$cmb_node" "$bar_node"; do
+		! "$copy" to-mem "$disk" "$node" 0 "$BYTES" 2>err || fail "the transfer was not refused"
+		say "refused       $node: $(<err)"
+	done
 	exit
 fi
-for way in to-mem from-mem; do
-	"$copy" $way "$disk" "$pool/allocate" 0 "$BYTES" >out || fail "$way: $(<out)"
-	say "moved         $(<out)"
+for node in "$cmb_node" "$bar_node" "$pool/allocate"; do
+	for way in to-mem from-mem; do
+		"$copy" $way "$disk" "$node" 0 "$BYTES" >out || fail "$way $node: $(<out)"
+		say "moved         $(<out)"
+	done
 done

@@ -55,6 +55,8 @@ known_options()
 
 	while read -r option; do
 		name=${option%%=*}
+		name=${name#\# }
+		name=${name% is not set}
 		if [ -z "${WITHOUT_FIX:-}" ] || git -C "$TREE" grep -qE "^(menu)?config ${name#CONFIG_}\$" HEAD -- '*Kconfig*'; then
 			echo "$option"
 		fi

@@ -29,6 +29,9 @@ topology_field()
 topology_expect()	{ topology_field "$1" 6; }
 topology_about()	{ topology_field "$1" 7; }
 
+# topology_other: QEMU's option for ivshmem, which can be plugged again.
+topology_other()	{ echo "ivshmem-plain,id=shm,memdev=bar,bus=sw3"; }
+
 # topology_devices PLACEMENT DIR: QEMU's options for the three devices, one a
 # line. Virtio devices of the guest's own never sit below the switch: they would
 # count as peers.
@@ -52,5 +55,5 @@ topology_devices()
 	echo "-drive if=none,id=disk1,format=raw,cache=unsafe,file=$dir/peer.img"
 	echo "-device nvme,id=peer,drive=disk1,serial=p2pdma-peer,bus=${bus[1]}"
 	echo "-object memory-backend-ram,id=bar,size=256M,share=on"
-	echo "-device ivshmem-plain,id=shm,memdev=bar,bus=${bus[2]}"
+	echo "-device $(topology_other)"
 }

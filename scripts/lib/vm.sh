@@ -85,6 +85,8 @@ vm_command()
 	append=$(topology_field "$topology" 5)
 	accel=$(accelerator "$build/arch/x86/boot/bzImage")
 	[ "$accel" = kvm ] || accel=tcg,thread=multi
+	# With VM_ICOUNT, time in the guest counts instructions: 1 ns each.
+	[ -z "${VM_ICOUNT:-}" ] || accel=tcg,thread=single
 	[ "$iommu" = "${iommu#intel}" ] || machine=q35,kernel-irqchip=split
 	# In the root, its own folder: without the binds of this machine's files.
 	[ "${P2PDMA_INSIDE:-/}" = / ] || root=$P2PDMA_INSIDE
@@ -92,7 +94,8 @@ vm_command()
 		-nodefaults -no-reboot -display none
 		-kernel "$build/arch/x86/boot/bzImage"
 		-append "console=ttyS0 panic=-1 random.trust_cpu=on root=root rootfstype=9p rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=loose ro $append ${VM_APPEND:-} init=/bin/bash -- -c \"mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 job /mnt; exec bash /mnt/init\""
-		-serial "file:$job/console")
+		-serial "file:$job/console" -qmp "unix:$job/qmp,server=on,wait=off")
+	[ -z "${VM_ICOUNT:-}" ] || QEMU+=(-icount shift=0,sleep=off -smp 1)
 	# Before the devices: only what comes after an IOMMU is behind it.
 	[ -z "$iommu" ] || QEMU+=(-device "$iommu")
 	while read -r line; do
@@ -100,6 +103,23 @@ vm_command()
 		QEMU+=($line)
 	done < <(share root "$root" ro; share job "$job" ""; share layer "$build/guest" ro
 		topology_devices "$(topology_field "$topology" 3)" "$job")
+}
+
+# vm_monitor JOB: give QEMU the command that the guest has put into JOB/monitor,
+# for it to plug and unplug devices.
+vm_monitor()
+{
+	"$TOP/scripts/lib/qmp.py" "$1/qmp" "$(cat "$1/monitor")" >>"$1/qemu.log" 2>&1 || :
+	rm -f "$1/monitor"
+}
+
+# monitor VAR COMMAND...: the guest's variable VAR runs that command of QEMU's monitor.
+monitor()
+{
+	local var=$1
+	shift
+
+	echo "$var='echo $* >/job/monitor; while [ -e /job/monitor ]; do sleep 0.05; done'"
 }
 
 # vm_boot JOB CONFIG TOPOLOGY TIMEOUT [interactive]: run what is in JOB/command
@@ -121,6 +141,10 @@ vm_boot()
 		echo "P2PDMA_TOPOLOGY=$topology"
 		echo "P2PDMA_EXPECT=$(topology_expect "$topology")"
 		echo "P2PDMA_KERNEL=$2"
+		monitor P2PDMA_UNPLUG device_del shm
+		monitor P2PDMA_PLUG device_add "$(topology_other)"
+		monitor P2PDMA_SLOW block_set_io_throttle disk1 262144 0 0 0 0 0
+		monitor P2PDMA_FAST block_set_io_throttle disk1 0 0 0 0 0 0
 		echo "GUEST_DATE=$(date +%s)"
 		echo "TERM=${TERM:-linux}"
 	} >"$job/env"
@@ -140,6 +164,7 @@ vm_boot()
 			CLEAN_PIDS+=("${tails[@]}")
 		fi
 		while kill -0 "$pid" 2>/dev/null; do
+			[ ! -s "$job/monitor" ] || vm_monitor "$job"
 			now=$(date +%s)
 			[ $((now - began)) -lt "$limit" ] || { VM_STATUS=124; kill -KILL "$pid"; break; }
 			sleep 0.1

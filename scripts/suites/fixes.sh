@@ -11,7 +11,7 @@ test_of()
 	case $(patches_of fixes | sed -n "$1s,.*/,,p") in
 	*-devm-action-*)	echo add_resource_fails ;;
 	*-page-count-*)		echo mmap_fails ;;
-	*-list-of-ACS-*)	echo acs_list ;;
+	*-end-of-the-list*)	echo acs_list ;;
 	*-readers-of-*)		echo unbind_without_pool ;;
 	*-allocate-from-*)	echo alloc_without_pool ;;
 	*-memory-decrypted*)	echo decrypted ;;

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: GPL-2.0
-# about: shellcheck, checkpatch, rustfmt, clippy, sparse, rustdoc, P2PDMA off
+# about: shellcheck, checkpatch, rustfmt, clippy, sparse, docs, builds without P2PDMA and PCI
 # needs: release
 # order: 20
 
@@ -109,6 +109,17 @@ rust_doc()
 	! warnings_of_ours "$out"
 }
 
+# Of the files that the series adds.
+kernel_doc()
+{
+	local files
+
+	mapfile -t files < <(series_files A '^(drivers|mm|include)/.*\.[ch]$')
+	cd "$TREE"
+	./scripts/kernel-doc -none -Wall "${files[@]}" 2>&1 | tee "$REPORT/kernel-doc"
+	! grep -E '^(Warning|Error|WARNING|ERROR)' "$REPORT/kernel-doc"
+}
+
 without_p2pdma()
 {
 	local what
@@ -118,6 +129,13 @@ without_p2pdma()
 	# here, and today's kernel is not free of clippy's.
 	more_of nop2p prepare
 	[ ${#what[@]} = 0 ] || more_of nop2p "${what[@]}"
+}
+
+# The kernel crate, and the C that it calls.
+without_pci()
+{
+	more_of nopci prepare
+	more_of nopci mm/memremap.o mm/gup.o
 }
 
 suite()
@@ -134,6 +152,8 @@ suite()
 	check lint.rustfmt rust_format
 	check lint.clippy clippy
 	check lint.sparse locked files sparse_check
+	check lint.kernel-doc kernel_doc
 	check lint.rustdoc locked files rust_doc
 	check lint.without-p2pdma locked files without_p2pdma
+	check lint.without-pci locked files without_pci
 }

@@ -9,7 +9,7 @@ run_all()
 {
 	cat <<-'END'
 	cd "$KSELFTEST" || exit
-	limit=180
+	limit=600
 	[ "$P2PDMA_KERNEL" = release ] || limit=1200
 	sed -n 's/^p2pdma://p' kselftest-list.txt | while read -r name; do
 		# In the debug kernel the suite fixes runs it.

@@ -7,6 +7,9 @@
 //! peer-to-peer DMA memory. It leaves the controller itself alone, which need not be enabled for
 //! that.
 //!
+//! User space can map the memory by way of `/dev/nvme-cmb<N>` in the same way as by way of the
+//! `p2pmem/allocate` file in sysfs. Unlike what the latter gives, it is cleared.
+//!
 //! It binds only to controllers whose `driver_override` names it.
 //!
 //! Reference: NVM Express Base Specification, "Controller Properties" and "Controller Memory
@@ -17,19 +20,39 @@ use kernel::{
     device::Core,
     devres,
     fmt,
+    fs::File,
     io::Io,
+    miscdevice::{
+        MiscDevice,
+        MiscDeviceOptions,
+        MiscDeviceRegistration,
+        MiscFile,
+        MiscNumber,
+        MiscNumbers, //
+    },
+    mm::virt::VmaDesc,
     page::PAGE_SIZE,
     pci::{
         self,
         p2pdma::{
             self,
+            mmap::{
+                Context,
+                Domain,
+                MapDevice, //
+            },
             EndpointLock,
             MapType, //
         }, //
     },
     prelude::*,
+    seq_file::SeqFile,
     str::CString,
-    sync::aref::ARef, //
+    sync::{
+        aref::ARef,
+        Arc,
+        ArcBorrow, //
+    }, //
 };
 
 mod regs {
@@ -320,18 +343,56 @@ fn peers(provider: &ARef<pci::Device>, f: &mut fmt::Formatter<'_>) -> fmt::Resul
     Ok(())
 }
 
+/// A `/dev/nvme-cmb<N>`. All that an open file has is a [`Context`].
+struct NvmeCmbNode;
+
+#[vtable]
+impl MiscDevice for NvmeCmbNode {
+    type Ptr = Arc<Context>;
+    type RegistrationData = Arc<Domain>;
+
+    fn open(file: &File, misc: &MiscDeviceRegistration<Self>) -> Result<Arc<Context>> {
+        Context::open(misc.data(), misc, file, usize::MAX)
+    }
+
+    fn mmap_prepare(
+        context: ArcBorrow<'_, Context>,
+        _file: &File,
+        desc: &VmaDesc<MiscFile<Self>>,
+    ) -> Result {
+        context.mmap_prepare(desc)
+    }
+
+    fn show_fdinfo(context: ArcBorrow<'_, Context>, m: &SeqFile, _file: &File) {
+        context.show_fdinfo(m);
+    }
+}
+
+impl MapDevice for NvmeCmbNode {
+    fn context(context: ArcBorrow<'_, Context>) -> Arc<Context> {
+        context.into()
+    }
+}
+
 /// The driver.
 struct NvmeCmb;
 
 /// What the driver keeps of a controller.
 #[pin_data]
-struct NvmeCmbData<'bound> {
+struct NvmeCmbData {
+    #[pin]
+    misc: MiscDeviceRegistration<NvmeCmbNode>,
     /// The folder of the controller in debugfs.
     debugfs: debugfs::Dir,
     #[pin]
     peers: debugfs::File<ARef<pci::Device>>,
-    pool: p2pdma::Pool<'bound>,
+    domain: Arc<Domain>,
+    // Dropped after `misc`, whose name has it.
+    number: MiscNumber,
 }
+
+/// The numbers of the device nodes.
+static NUMBERS: MiscNumbers = MiscNumbers::new();
 
 // The driver takes no controller by itself, and thus has no device IDs.
 kernel::pci_device_table!(PCI_TABLE, <NvmeCmb as pci::Driver>::IdInfo, []);
@@ -385,7 +446,7 @@ impl NvmeCmb {
 
 impl pci::Driver for NvmeCmb {
     type IdInfo = ();
-    type Data<'bound> = NvmeCmbData<'bound>;
+    type Data<'bound> = NvmeCmbData;
 
     const ID_TABLE: pci::IdTable<Self::IdInfo> = &PCI_TABLE;
 
@@ -401,13 +462,26 @@ impl pci::Driver for NvmeCmb {
 
             let name = CString::try_from_fmt(fmt!("nvme_cmb-{}", pdev.as_ref().name()))?;
             let pool = Self::add(pdev)?;
+            let domain = Domain::new(pdev, &[pool.into()])?;
+            let shared = domain.clone();
+            let number = NUMBERS.alloc()?;
+            let node = CString::try_from_fmt(fmt!("nvme-cmb{}", number.get()))?;
 
             Ok(try_pin_init!(NvmeCmbData {
+                number,
                 debugfs: debugfs::Dir::new(&name),
                 peers <- debugfs.read_callback_file(c"peers", ARef::from(&**pdev), &peers),
-                pool,
+                misc <- MiscDeviceRegistration::register(
+                    MiscDeviceOptions::new(&node).mode(0o660).parent(pdev.as_ref()),
+                    Ok::<_, Error>(shared),
+                ),
+                domain,
             }))
         })
+    }
+
+    fn unbind<'bound>(_pdev: &'bound pci::Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) {
+        this.domain.revoke();
     }
 }
 

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     bindings,
     device,
+    devres,
     error::to_result,
     io::{
         IoBase,
@@ -29,6 +30,13 @@ use crate::{
         MmioRaw,
         Region, //
     },
+    memremap::{
+        CacheMode,
+        Pagemap,
+        PagemapOps,
+        PagemapRef, //
+    },
+    mm::Folio,
     page::{
         page_align,
         PAGE_SHIFT, //
@@ -41,6 +49,8 @@ use core::{
     ops::Range,
     ptr::NonNull, //
 };
+
+pub mod mmap;
 
 /// Returns whether a physical address or a size, in bytes, is aligned as memory that is to be given
 /// `struct page`s has to be.
@@ -64,16 +74,22 @@ use core::{
 /// assert!(!p2pdma::is_aligned(512));
 /// ```
 pub fn is_aligned(value: u64) -> bool {
-    // SAFETY: The function has no preconditions.
-    let align = unsafe { bindings::memremap_compat_align() };
+    value.is_multiple_of(alignment())
+}
 
+/// Returns the alignment that [`is_aligned`] is about, a power of two.
+///
+/// May be called from any context.
+pub fn alignment() -> u64 {
     // CAST: An `unsigned long` is at most 64 bits wide.
-    value % align as u64 == 0
+    //
+    // SAFETY: The function has no preconditions.
+    unsafe { bindings::memremap_compat_align() as u64 }
 }
 
 /// Returns whether any of `range`, in bytes of physical address, has been given `struct page`s as
 /// device memory.
-fn has_pagemap(range: Range<u64>) -> bool {
+pub(crate) fn has_pagemap(range: Range<u64>) -> bool {
     // All pagemaps start and end at subsections.
     // CAST: A subsection is 2 MiB.
     for addr in range.step_by(bindings::SUBSECTION_SIZE as usize) {
@@ -111,7 +127,7 @@ impl Device<device::Core<'_>> {
     /// - `EINVAL` if `bar` is not a memory BAR with an address, if `range` is empty or lies outside
     ///   of it, or if its physical address or its size is not aligned, see [`is_aligned`].
     /// - `EBUSY` if some of the memory has been added already.
-    /// - `EOPNOTSUPP` if the device's BARs cannot be mapped.
+    /// - `EOPNOTSUPP` if the device's BARs cannot be mapped, and on loongarch.
     /// - `ENOMEM` if there is not enough memory, and other errors of `memremap_pages()`.
     ///
     /// # Examples
@@ -139,6 +155,152 @@ impl Device<device::Core<'_>> {
     /// }
     /// ```
     pub fn p2pdma_add_resource(&self, bar: u32, range: Range<u64>) -> Result<Pool<'_>> {
+        let (num, phys) = self.p2pdma_check(bar, &range)?;
+        let size = usize::try_from(range.end - range.start)?;
+
+        // SAFETY: `self` is a valid device, in a callback of its bus, as its context proves, which
+        // has two consequences. The device lock is held, which serialises calls, as the function
+        // asks for. And all that the function registers with devres is released after the
+        // callback, when the device has been unbound.
+        to_result(unsafe {
+            bindings::pci_p2pdma_add_resource(self.as_raw(), num, size, range.start)
+        })?;
+
+        // CAST: `PCI_P2PDMA` depends on `64BIT`.
+        //
+        // SAFETY: The function has no preconditions.
+        let pagemap = unsafe { bindings::get_dev_pagemap((phys.start >> PAGE_SHIFT) as usize) };
+        let pagemap = NonNull::new(pagemap).ok_or(ENODEV)?;
+        // SAFETY: `pagemap` comes with a reference. The device keeps it until it has been unbound.
+        unsafe { bindings::put_dev_pagemap(pagemap.as_ptr()) };
+
+        // INVARIANT: `pci_p2pdma_add_resource()` has succeeded, and the pagemap is that of the
+        // memory which it has added.
+        Ok(Pool {
+            dev: self,
+            pagemap,
+            nr_pages: size >> PAGE_SHIFT,
+        })
+    }
+
+    /// Gives `struct page`s to the part `range` of a BAR, in bytes from its start, for a driver
+    /// that has an allocator of its own.
+    ///
+    /// Unlike that of [`Device::p2pdma_add_resource`], the memory does not join a pool: it is the
+    /// driver that hands out its pages, with [`Pagemap::hand_out`], and `ops` gets them back. For
+    /// everything else, which is DMA by other devices first of all, there is no difference.
+    ///
+    /// The pagemap stays until the device is unbound: the device's resources are released after the
+    /// driver's data, and this one only once every page that was handed out has come back. A
+    /// driver that lets user space map pages has to take the mappings away before.
+    ///
+    /// The device must decode memory accesses to the BAR, see [`Device::enable_device_mem`], and
+    /// must go on doing so until the memory is gone.
+    ///
+    /// C function: `memremap_pages()`. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// The same as those of [`Device::p2pdma_add_resource`], those of the initialiser `ops`, and
+    /// `EOPNOTSUPP` if `mode` is [`CacheMode::WriteCombine`] and the BAR is not prefetchable, and
+    /// `EBUSY` if it is mapped otherwise already.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use kernel::{
+    ///     device::Core,
+    ///     memremap::{
+    ///         CacheMode,
+    ///         FreeFolio,
+    ///         Pagemap,
+    ///         PagemapOps, //
+    ///     },
+    ///     mm::block_map::BlockMap,
+    ///     page::PAGE_SIZE,
+    ///     pci,
+    ///     prelude::*, //
+    /// };
+    ///
+    /// /// An allocator of pages.
+    /// struct Pages(BlockMap);
+    ///
+    /// impl PagemapOps for Pages {
+    ///     fn folio_free(&self, folio: FreeFolio) {
+    ///         let block = folio.block();
+    ///
+    ///         // First the pagemap, then the allocator: what it hands out must be free.
+    ///         drop(folio);
+    ///         let _ = self.0.free(block);
+    ///     }
+    /// }
+    ///
+    /// fn add<'bound>(
+    ///     pdev: &'bound pci::Device<Core<'_>>,
+    /// ) -> Result<&'bound Pagemap<Pages>> {
+    ///     let len = pdev.resource_len(2)?;
+    ///     let pages = Pages(BlockMap::new(usize::try_from(len)? / PAGE_SIZE, GFP_KERNEL)?);
+    ///
+    ///     pdev.enable_device_mem()?;
+    ///     let pagemap: &Pagemap<Pages> =
+    ///         pdev.p2pdma_add_pagemap(2, 0..len, CacheMode::Uncached, Ok::<_, Error>(pages))?;
+    ///
+    ///     let block = pagemap.data().0.alloc(0).ok_or(ENOSPC)?;
+    ///     let folio = pagemap.hand_out(block)?;
+    ///     assert_eq!(folio.order(), 0);
+    ///     // The last reference: `folio_free()` is called.
+    ///     drop(folio);
+    ///     Ok(pagemap)
+    /// }
+    /// ```
+    pub fn p2pdma_add_pagemap<T, E>(
+        &self,
+        bar: u32,
+        range: Range<u64>,
+        mode: CacheMode,
+        ops: impl PinInit<T, E>,
+    ) -> Result<&Pagemap<T>>
+    where
+        T: PagemapOps,
+        Error: From<E>,
+    {
+        let (num, phys) = self.p2pdma_check(bar, &range)?;
+
+        // Prefetchable means that reads have no side effects, and that writes may be merged.
+        //
+        // SAFETY: `self.as_raw()` is a valid pointer to a `struct pci_dev` by the type invariant,
+        // and `num` is the number of one of its BARs.
+        let flags = unsafe { bindings::pci_resource_flags(self.as_raw(), num) };
+        // CAST: `IORESOURCE_PREFETCH` is bit 13.
+        if mode == CacheMode::WriteCombine && flags & bindings::IORESOURCE_PREFETCH as c_ulong == 0
+        {
+            return Err(EOPNOTSUPP);
+        }
+
+        // SAFETY: `self` is a valid device, in a callback of its bus, as its context proves: the
+        // device lock is held, which serialises calls.
+        to_result(unsafe { bindings::pcim_p2pdma_init(self.as_raw()) })?;
+        // SAFETY: The same, and `num` is the number of a BAR.
+        let provider = unsafe { bindings::pcim_p2pdma_provider(self.as_raw(), num) };
+        let provider = NonNull::new(provider).ok_or(EINVAL)?;
+
+        // SAFETY: `provider` is that of the BAR, in which the range lies, and `p2pdma_check()` has
+        // checked the range. devres keeps the provider, and releases it after the pagemap, which
+        // is registered later. The pagemap is dropped then, or right here.
+        let pagemap = unsafe { Pagemap::new(provider, phys, mode, self.as_ref(), ops) };
+        let pagemap = KBox::pin_init::<Error>(pagemap, GFP_KERNEL)?;
+        let ptr = NonNull::from(&*pagemap);
+        devres::register::<_, Error>(self.as_ref(), Ok(pagemap), GFP_KERNEL)?;
+
+        // SAFETY: The pagemap is pinned, and devres drops it when the device has been unbound,
+        // which is after the lifetime of any reference to the bound device.
+        Ok(unsafe { ptr.as_ref() })
+    }
+
+    /// Checks the part `range` of a BAR, for both of the above.
+    ///
+    /// Returns the number of the BAR and the physical address of the memory.
+    fn p2pdma_check(&self, bar: u32, range: &Range<u64>) -> Result<(c_int, Range<u64>)> {
         if bar >= bindings::PCI_STD_NUM_BARS {
             return Err(EINVAL);
         }
@@ -151,6 +313,15 @@ impl Device<device::Core<'_>> {
         if flags & bindings::IORESOURCE_UNSET as c_ulong != 0 {
             return Err(EINVAL);
         }
+        // CAST: `IORESOURCE_MEM` is bit 9.
+        if flags & bindings::IORESOURCE_MEM as c_ulong == 0 {
+            return Err(EINVAL);
+        }
+
+        // There, the kernel's mapping of the memory is cached, whatever one asks for.
+        if cfg!(CONFIG_LOONGARCH) {
+            return Err(EOPNOTSUPP);
+        }
 
         // The C function takes a size of 0 for the rest of the BAR, and adds size and offset
         // without checking for overflow.
@@ -158,7 +329,6 @@ impl Device<device::Core<'_>> {
             return Err(EINVAL);
         }
         let len = range.end - range.start;
-        let size = usize::try_from(len)?;
         let start = self.resource_start(bar)? + range.start;
 
         // `memremap_pages()` refuses misaligned memory with a warning. It looks for other pagemaps
@@ -170,16 +340,7 @@ impl Device<device::Core<'_>> {
             return Err(EBUSY);
         }
 
-        // SAFETY: `self` is a valid device, in a callback of its bus, as its context proves, which
-        // has two consequences. The device lock is held, which serialises calls, as the function
-        // asks for. And all that the function registers with devres is released after the
-        // callback, when the device has been unbound.
-        to_result(unsafe {
-            bindings::pci_p2pdma_add_resource(self.as_raw(), num, size, range.start)
-        })?;
-
-        // INVARIANT: `pci_p2pdma_add_resource()` has succeeded.
-        Ok(Pool { dev: self })
+        Ok((num, start..start + len))
     }
 }
 
@@ -190,10 +351,20 @@ impl Device<device::Core<'_>> {
 ///
 /// # Invariants
 ///
-/// `dev` has a pool of peer-to-peer DMA memory, and keeps it for as long as it is bound.
+/// `dev` has a pool of peer-to-peer DMA memory, and keeps it for as long as it is bound. So it does
+/// with `pagemap`, the pagemap of the memory that the pool was created with.
+#[derive(Copy, Clone)]
 pub struct Pool<'a> {
     dev: &'a Device<device::Bound>,
+    pagemap: NonNull<bindings::dev_pagemap>,
+    nr_pages: usize,
 }
+
+// SAFETY: All that can be done with the pool can be done by any thread.
+unsafe impl Send for Pool<'_> {}
+
+// SAFETY: Neither is there anything that threads cannot do at the same time.
+unsafe impl Sync for Pool<'_> {}
 
 impl<'a> Pool<'a> {
     /// Lets other drivers find and use the memory, or hides it from them again.
@@ -207,6 +378,37 @@ impl<'a> Pool<'a> {
         // SAFETY: `self.dev.as_raw()` is a valid pointer to a `struct pci_dev`, which by the type
         // invariant of `Self` has a pool.
         unsafe { bindings::pci_p2pmem_publish(self.dev.as_raw(), publish) };
+    }
+
+    /// Allocates a page that may be mapped into user space and pinned.
+    ///
+    /// It goes back to the pool when its last reference is gone, and the unbinding of the device
+    /// waits for that. It is not cleared.
+    ///
+    /// C function: `pci_p2pmem_alloc_page()`. May sleep.
+    ///
+    /// Returns [`None`] if it is memory that was added later than that of this pool, too.
+    pub(crate) fn alloc_folio(&self) -> Option<ARef<Folio>> {
+        // SAFETY: `self.dev.as_raw()` is a valid pointer to a `struct pci_dev`.
+        let page = NonNull::new(unsafe { bindings::pci_p2pmem_alloc_page(self.dev.as_raw()) })?;
+
+        // SAFETY: The page is of order 0, and hence the one page of its folio. It comes with a
+        // reference, which is ours.
+        let folio = unsafe { ARef::<Folio>::from_raw(page.cast()) };
+
+        // Its pagemap goes earlier than this one, and must not wait for who relies on this one.
+        let is_ours = folio
+            .pagemap()
+            .is_some_and(|pagemap| pagemap.as_raw() == self.pagemap.as_ptr());
+        is_ours.then_some(folio)
+    }
+
+    /// Returns what tells how to map pages of it.
+    #[inline]
+    pub fn as_pagemap_ref(&self) -> PagemapRef<'a> {
+        // SAFETY: By the type invariant, the pagemap is there for as long as the device is bound.
+        // `pci_p2pdma_add_resource()` has made it with the provider of the BAR as its owner.
+        unsafe { PagemapRef::from_raw(self.pagemap) }
     }
 
     /// Allocates `size` bytes, rounded up to whole pages, of contiguous memory.

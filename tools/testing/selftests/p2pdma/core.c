@@ -26,15 +26,11 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "../kselftest_harness.h"
 #include "p2pdma.h"
 
-#define MODULE		"p2pdma_test"
-#define RUN_FILE	"/sys/kernel/debug/" MODULE "/run"
-#define HITS_FILE	"/sys/kernel/debug/" MODULE "/hits"
 #define SZ_4K		0x1000ul
 
 FIXTURE(core)
@@ -47,79 +43,20 @@ FIXTURE(core)
 	cpu_set_t cpus;
 };
 
-/* Load the module from beside this program. */
-static int load_module(void)
-{
-	char path[512];
-	ssize_t n;
-	int fd, ret = 0;
-
-	n = readlink("/proc/self/exe", path, sizeof(path) - 1);
-	if (n < 0)
-		return -errno;
-	path[n] = '\0';
-	dirname(path);
-	strncat(path, "/test_modules/" MODULE ".ko", sizeof(path) - strlen(path) - 1);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	if (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST)
-		ret = -errno;
-	close(fd);
-	return ret;
-}
-
-static int run(const char *fmt, ...)
-{
-	char command[128];
-	va_list args;
-
-	va_start(args, fmt);
-	vsnprintf(command, sizeof(command), fmt, args);
-	va_end(args);
-	return file_write(RUN_FILE, command);
-}
-
-static int read_file(const char *path, char *buf, size_t len)
-{
-	ssize_t n;
-	int fd;
-
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	n = read(fd, buf, len - 1);
-	close(fd);
-	if (n < 0)
-		return -errno;
-	buf[n] = '\0';
-	return 0;
-}
-
 /* What the kernel has to say of itself: a warning, a bad page, an oops. */
 static long taint(void)
 {
 	const long bits = 1 << 9 | 1 << 5 | 1 << 7;
 	char buf[32];
 
-	return read_file("/proc/sys/kernel/tainted", buf, sizeof(buf)) ? 0 : atol(buf) & bits;
-}
-
-/* How often the probes were hit. */
-static int hits(void)
-{
-	char buf[32];
-	int ret;
-
-	ret = read_file(HITS_FILE, buf, sizeof(buf));
-	return ret ?: atoi(buf);
+	return file_read("/proc/sys/kernel/tainted", buf, sizeof(buf)) ? 0 : atol(buf) & bits;
 }
 
 static void wait_for_hit(int n)
 {
 	int tries;
 
-	for (tries = 0; tries < 2000 && hits() < n; tries++)
+	for (tries = 0; tries < 2000 && module_hits() < n; tries++)
 		usleep(1000);
 }
 
@@ -145,14 +82,6 @@ static bool probed_elsewhere(const struct pci_fn *fn)
 	char buf[16];
 
 	return !pci_fn_read(fn, "numa_node", buf, sizeof(buf)) && atoi(buf) >= 0;
-}
-
-static uint64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000ull + ts.tv_nsec / 1000000;
 }
 
 /* Map memory of the pool, NULL with errno set on error. */
@@ -190,11 +119,11 @@ FIXTURE_SETUP(core)
 		SKIP(return, "P2PDMA_CMB, P2PDMA_PEER and P2PDMA_OTHER have to name PCI functions");
 	if (geteuid())
 		SKIP(return, "needs root");
-	ret = load_module();
+	ret = module_load();
 	if (ret)
-		SKIP(return, "no module " MODULE ": %s", strerror(-ret));
-	if (access(RUN_FILE, W_OK))
-		SKIP(return, "no " RUN_FILE);
+		SKIP(return, "no module " TEST_MODULE ": %s", strerror(-ret));
+	if (access(MODULE_RUN, W_OK))
+		SKIP(return, "no " MODULE_RUN);
 	name = getenv("P2PDMA_CMB");
 	ASSERT_EQ(0, pci_fn_init(&self->cmb, name));
 	ASSERT_EQ(0, pci_fn_init(&self->peer, getenv("P2PDMA_PEER")));
@@ -209,7 +138,7 @@ FIXTURE_SETUP(core)
 
 FIXTURE_TEARDOWN(core)
 {
-	run("off");
+	module_run("off");
 	pci_fn_unbind(&self->other);
 	pci_fn_write(&self->other, "driver_override", "\n");
 	EXPECT_EQ(0, bind_nvme(&self->cmb));
@@ -227,14 +156,14 @@ TEST_F(core, add_resource_fails)
 	if (probed_elsewhere(&self->cmb))
 		SKIP(return, "not on a machine with several nodes");
 	ASSERT_EQ(0, pci_fn_unbind(&self->cmb));
-	ret = run("fail gen_pool_add_owner %d", ENOMEM);
+	ret = module_run("fail gen_pool_add_owner %d", ENOMEM);
 	if (ret == -EOPNOTSUPP)
 		SKIP(return, "no kprobes, or not on this architecture");
 	ASSERT_EQ(0, ret);
 	/* nvme does without the memory then. */
 	EXPECT_EQ(0, pci_fn_bind(&self->cmb, "nvme", ""));
-	EXPECT_EQ(1, hits());
-	ASSERT_EQ(0, run("off"));
+	EXPECT_EQ(1, module_hits());
+	ASSERT_EQ(0, module_run("off"));
 	EXPECT_EQ(0, pci_fn_read_u64(&self->cmb, "p2pmem/size", &size));
 	EXPECT_EQ(0, size);
 	/* What is left behind would be used here. */
@@ -252,9 +181,9 @@ TEST_F(core, mmap_fails)
 	void *mem = NULL;
 	pid_t child;
 
-	if (run("fail vm_insert_page %d", ENOMEM) == -EOPNOTSUPP)
+	if (module_run("fail vm_insert_page %d", ENOMEM) == -EOPNOTSUPP)
 		SKIP(return, "no kprobes, or not on this architecture");
-	ASSERT_EQ(0, run("off"));
+	ASSERT_EQ(0, module_run("off"));
 	if (!run_on(&self->cpus, 1))
 		SKIP(return, "needs two processors");
 	/* The controller's queues may be in the memory too. */
@@ -262,8 +191,8 @@ TEST_F(core, mmap_fails)
 	child = fork();
 	ASSERT_LE(0, child);
 	if (!child) {
-		if (!run_on(&self->cpus, 0) || run("fail vm_insert_page %d", ENOMEM) ||
-		    run("delay-return gen_pool_free_owner 500"))
+		if (!run_on(&self->cpus, 0) || module_run("fail vm_insert_page %d", ENOMEM) ||
+		    module_run("delay-return gen_pool_free_owner 500"))
 			_exit(2);
 		mem = map_p2pmem(&self->cmb, before, 0);
 		_exit(mem || errno != ENOMEM);
@@ -278,8 +207,8 @@ TEST_F(core, mmap_fails)
 	EXPECT_NE(NULL, mem);
 	ASSERT_EQ(child, waitpid(child, &status, 0));
 	EXPECT_EQ(0, status);
-	EXPECT_EQ(2, hits());
-	ASSERT_EQ(0, run("off"));
+	EXPECT_EQ(2, module_hits());
+	ASSERT_EQ(0, module_run("off"));
 	/* Its last reference has to be the mapping's. */
 	EXPECT_EQ(0, munmap(mem, SZ_4K));
 	EXPECT_EQ(0, pci_fn_read_u64(&self->cmb, "p2pmem/available", &after));
@@ -297,7 +226,7 @@ TEST_F(core, acs_list)
 	fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	ASSERT_LE(0, fd);
 	ASSERT_LE(0, lseek(fd, 0, SEEK_END));
-	ret = run("acs");
+	ret = module_run("acs");
 	if (ret == -EOPNOTSUPP)
 		SKIP(close(fd); return, "not on this processor");
 	EXPECT_EQ(0, ret);
@@ -318,18 +247,18 @@ TEST_F(core, unbind_without_pool)
 	int status;
 
 	ASSERT_EQ(0, pci_fn_unbind(&self->other));
-	ASSERT_EQ(0, pci_fn_bind(&self->other, MODULE, MODULE));
-	if (run("delay xa_store 0") == -EOPNOTSUPP)
+	ASSERT_EQ(0, pci_fn_bind(&self->other, TEST_MODULE, TEST_MODULE));
+	if (module_run("delay xa_store 0") == -EOPNOTSUPP)
 		SKIP(return, "no kprobes");
-	ASSERT_EQ(0, run("off"));
+	ASSERT_EQ(0, module_run("off"));
 	if (!run_on(&self->cpus, 1))
 		SKIP(return, "needs two processors");
 	child = fork();
 	ASSERT_LE(0, child);
 	if (!child) {
-		if (!run_on(&self->cpus, 0) || run("delay xa_store 500"))
+		if (!run_on(&self->cpus, 0) || module_run("delay xa_store 500"))
 			_exit(2);
-		_exit(!!run("distance %s %s", self->other.name, self->peer.name));
+		_exit(!!module_run("distance %s %s", self->other.name, self->peer.name));
 	}
 	wait_for_hit(1);
 	start = now_ms();
@@ -337,17 +266,17 @@ TEST_F(core, unbind_without_pool)
 	ms = now_ms() - start;
 	ASSERT_EQ(child, waitpid(child, &status, 0));
 	EXPECT_EQ(0, status);
-	EXPECT_EQ(1, hits());
+	EXPECT_EQ(1, module_hits());
 	EXPECT_LE(200, ms);
 }
 
 TEST_F(core, alloc_without_pool)
 {
-	ASSERT_EQ(0, run("alloc %s", self->cmb.name));
+	ASSERT_EQ(0, module_run("alloc %s", self->cmb.name));
 	ASSERT_EQ(0, pci_fn_unbind(&self->other));
-	EXPECT_EQ(-ENOMEM, run("alloc %s", self->other.name));
-	ASSERT_EQ(0, pci_fn_bind(&self->other, MODULE, MODULE));
-	EXPECT_EQ(-ENOMEM, run("alloc %s", self->other.name));
+	EXPECT_EQ(-ENOMEM, module_run("alloc %s", self->other.name));
+	ASSERT_EQ(0, pci_fn_bind(&self->other, TEST_MODULE, TEST_MODULE));
+	EXPECT_EQ(-ENOMEM, module_run("alloc %s", self->other.name));
 }
 
 /* The kernel's mapping of the memory is not cached, and not encrypted. */
@@ -359,12 +288,12 @@ TEST_F(core, decrypted)
 	if (probed_elsewhere(&self->cmb))
 		SKIP(return, "not on a machine with several nodes");
 	ASSERT_EQ(0, pci_fn_unbind(&self->cmb));
-	ret = run("count cc_mkdec %lu", pcd);
+	ret = module_run("count cc_mkdec %lu", pcd);
 	if (ret == -ENOENT || ret == -EOPNOTSUPP)
 		SKIP(return, "no memory encryption, or no kprobes");
 	ASSERT_EQ(0, ret);
 	EXPECT_EQ(0, pci_fn_bind(&self->cmb, "nvme", ""));
-	EXPECT_EQ(1, hits());
+	EXPECT_EQ(1, module_hits());
 }
 
 /* What only looks at the pages is not refused, what takes them is. */
@@ -396,7 +325,7 @@ static bool on_command_line(const char *word)
 {
 	char buf[4096];
 
-	return !read_file("/proc/cmdline", buf, sizeof(buf)) && strstr(buf, word);
+	return !file_read("/proc/cmdline", buf, sizeof(buf)) && strstr(buf, word);
 }
 
 /* Where a scatterlist of the memory points to, for another function. */
@@ -411,7 +340,7 @@ TEST_F(core, scatterlist)
 	if (!expect)
 		SKIP(return, "P2PDMA_EXPECT is not set");
 	iommu = readlink(pci_fn_path(&self->peer, "iommu_group"), group, sizeof(group)) > 0;
-	ret = run("map-sg %s %s", self->cmb.name, self->peer.name);
+	ret = module_run("map-sg %s %s", self->cmb.name, self->peer.name);
 	if (!strcmp(expect, "not-supported")) {
 		EXPECT_EQ(-EREMOTEIO, ret);
 		return;
@@ -422,7 +351,7 @@ TEST_F(core, scatterlist)
 		return;
 	}
 	ASSERT_EQ(0, ret);
-	ASSERT_EQ(0, read_file(RUN_FILE, buf, sizeof(buf)));
+	ASSERT_EQ(0, file_read(MODULE_RUN, buf, sizeof(buf)));
 	ret = sscanf(buf, "%llx %llx %llx", &dma, &bus, &phys);
 	ASSERT_EQ(3, ret);
 	EXPECT_NE(0, phys);

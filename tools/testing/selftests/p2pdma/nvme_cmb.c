@@ -47,9 +47,6 @@ static const size_t lengths[] = {
 	SZ_4K, 2 * SZ_4K, 3 * SZ_4K, 16 * SZ_4K, 33 * SZ_4K, 128 * SZ_4K, SZ_1M,
 };
 
-/* Where on the disk the tests write, and where they compare. */
-#define DISK_OFFSET	(2 * SZ_1M)
-
 FIXTURE(nvme_cmb)
 {
 	struct pci_fn cmb;
@@ -195,15 +192,6 @@ static void *p2pmem_map(int fd, size_t len)
 	return mem == MAP_FAILED ? NULL : mem;
 }
 
-/* Ordinary memory, aligned to pages. */
-static void *ram_map(size_t len)
-{
-	void *mem;
-
-	mem = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	return mem == MAP_FAILED ? NULL : mem;
-}
-
 /* The registers of the controller are as the specification wants them. */
 TEST_F_TIMEOUT(nvme_cmb, registers, 90)
 {
@@ -331,47 +319,6 @@ TEST_F_TIMEOUT(nvme_cmb, mmap_refused, 90)
 	EXPECT_EQ(ENOMEM, errno);
 
 	EXPECT_EQ(self->size, pool_available(&self->cmb));
-}
-
-/* The line of smaps that tells the flags of the mapping at @mem. */
-static int vma_flags(const void *mem, char *buf, size_t len)
-{
-	unsigned long start, end;
-	bool found = false;
-	int ret = -ENOENT;
-	FILE *f;
-
-	f = fopen("/proc/self/smaps", "re");
-	if (!f)
-		return -errno;
-	while (ret && fgets(buf, len, f)) {
-		if (sscanf(buf, "%lx-%lx ", &start, &end) == 2)
-			found = start == (uintptr_t)mem;
-		else if (found && !strncmp(buf, "VmFlags:", 8))
-			ret = 0;
-	}
-	fclose(f);
-	buf[strcspn(buf, "\n")] = '\0';
-	return ret;
-}
-
-/* What the page table says of @mem, on x86. */
-static int page_table_line(const void *mem, char *buf, size_t len)
-{
-	unsigned long start, end;
-	int ret = -ENOENT;
-	FILE *f;
-
-	f = fopen("/sys/kernel/debug/page_tables/current_user", "re");
-	if (!f)
-		return -errno;
-	while (ret && fgets(buf, len, f)) {
-		if (sscanf(buf, "0x%lx-0x%lx ", &start, &end) == 2 &&
-		    start <= (uintptr_t)mem && (uintptr_t)mem < end)
-			ret = 0;
-	}
-	fclose(f);
-	return ret;
 }
 
 /* A mapping can be pinned, but neither grow nor show up in a core dump. */

@@ -4,10 +4,21 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <linux/p2pbar.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "p2pdma.h"
@@ -28,6 +39,22 @@ int file_write(const char *path, const char *val)
 	return ret;
 }
 
+int file_read(const char *path, char *buf, size_t len)
+{
+	ssize_t n;
+	int fd;
+
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	n = read(fd, buf, len - 1);
+	close(fd);
+	if (n < 0)
+		return -errno;
+	buf[n] = '\0';
+	return 0;
+}
+
 int pci_fn_init(struct pci_fn *fn, const char *name)
 {
 	if (strlen(name) >= sizeof(fn->name))
@@ -46,19 +73,11 @@ const char *pci_fn_path(const struct pci_fn *fn, const char *attr)
 
 int pci_fn_read(const struct pci_fn *fn, const char *attr, char *buf, size_t len)
 {
-	ssize_t n;
-	int fd;
+	int ret = file_read(pci_fn_path(fn, attr), buf, len);
 
-	fd = open(pci_fn_path(fn, attr), O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	n = read(fd, buf, len - 1);
-	close(fd);
-	if (n < 0)
-		return -errno;
-	buf[n] = '\0';
-	buf[strcspn(buf, "\n")] = '\0';
-	return 0;
+	if (!ret)
+		buf[strcspn(buf, "\n")] = '\0';
+	return ret;
 }
 
 int pci_fn_read_u64(const struct pci_fn *fn, const char *attr, uint64_t *val)
@@ -108,6 +127,19 @@ int pci_fn_bind(const struct pci_fn *fn, const char *driver, const char *overrid
 		return ret;
 	snprintf(path, sizeof(path), PCI_DRIVERS "/%s/bind", driver);
 	return file_write(path, fn->name);
+}
+
+int pci_fn_rebind(const struct pci_fn *fn, const char *driver)
+{
+	int ret;
+
+	ret = pci_fn_unbind(fn);
+	if (ret)
+		return ret;
+	if (!driver[0])
+		return pci_fn_write(fn, "driver_override", "\n");
+	ret = pci_fn_bind(fn, driver, "");
+	return ret == -ENODEV ? pci_fn_bind(fn, driver, driver) : ret;
 }
 
 int pci_fn_bar_bus_address(const struct pci_fn *fn, int bar, uint64_t *addr)
@@ -215,6 +247,66 @@ int nvme_disk(const struct pci_fn *fn, char *buf, size_t len)
 	return -ENODEV;
 }
 
+int misc_node(const struct pci_fn *fn, char *buf, size_t len)
+{
+	struct dirent *d;
+	int tries;
+	DIR *dir;
+
+	for (tries = 0; tries < 100; tries++) {
+		dir = opendir(pci_fn_path(fn, "misc"));
+		while (dir && (d = readdir(dir))) {
+			if (d->d_name[0] == '.')
+				continue;
+			snprintf(buf, len, "/dev/%s", d->d_name);
+			if (!access(buf, R_OK | W_OK)) {
+				closedir(dir);
+				return 0;
+			}
+		}
+		if (dir)
+			closedir(dir);
+		usleep(10 * 1000);
+	}
+	return -ENODEV;
+}
+
+int p2pbar_node_info(const char *node, uint32_t type, struct p2pbar_info *info)
+{
+	int fd, ret = 0;
+
+	fd = open(node, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	memset(info, 0, sizeof(*info));
+	info->type = type;
+	if (ioctl(fd, P2PBAR_IOC_INFO, info))
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+int fdinfo_read(int fd, const char *name, uint64_t *val)
+{
+	size_t n = strlen(name);
+	char line[256], *end;
+	int ret = -ENOENT;
+	FILE *f;
+
+	snprintf(line, sizeof(line), "/proc/self/fdinfo/%d", fd);
+	f = fopen(line, "re");
+	if (!f)
+		return -errno;
+	while (ret == -ENOENT && fgets(line, sizeof(line), f)) {
+		if (strncmp(line, name, n) || line[n] != ':')
+			continue;
+		*val = strtoull(line + n + 2, &end, 10);
+		ret = line[n + 1] == '\t' && end > line + n + 2 && *end == '\n' ? 0 : -EINVAL;
+	}
+	fclose(f);
+	return ret;
+}
+
 /* What belongs at @offset: no word is like another (SplitMix64). */
 static uint64_t pattern(uint64_t seed, size_t offset)
 {
@@ -279,6 +371,136 @@ int pwrite_all(int fd, const void *buf, size_t len, uint64_t offset)
 	return 0;
 }
 
+void *map_file(int fd, size_t len, uint64_t offset)
+{
+	void *mem;
+
+	mem = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);
+	return mem == MAP_FAILED ? NULL : mem;
+}
+
+void *ram_map(size_t len)
+{
+	void *mem;
+
+	mem = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	return mem == MAP_FAILED ? NULL : mem;
+}
+
+void *ram_map_shared(size_t len)
+{
+	void *mem;
+
+	mem = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	return mem == MAP_FAILED ? NULL : mem;
+}
+
+void page_mark(void *mem, size_t len, uint64_t seed)
+{
+	size_t page = sysconf(_SC_PAGESIZE), i;
+
+	for (i = 0; i < len; i += page)
+		mmio_write64(mem + i, pattern(seed, i));
+}
+
+long page_check(const void *mem, size_t len, uint64_t seed)
+{
+	size_t page = sysconf(_SC_PAGESIZE), i;
+
+	for (i = 0; i < len; i += page) {
+		if (mmio_read64(mem + i) != pattern(seed, i))
+			return i;
+	}
+	return -1;
+}
+
+static __thread sigjmp_buf fault_env;
+static __thread bool fault_expected;
+
+static void on_fault(int sig)
+{
+	if (__atomic_load_n(&fault_expected, __ATOMIC_SEQ_CST))
+		siglongjmp(fault_env, sig);
+	/* It happens again, and then it kills. */
+	signal(sig, SIG_DFL);
+}
+
+static int try_access(void *mem, uint64_t *val, bool write)
+{
+	struct sigaction sa = { .sa_handler = on_fault };
+	int sig;
+
+	sigaction(SIGBUS, &sa, NULL);
+	sigaction(SIGSEGV, &sa, NULL);
+	sig = sigsetjmp(fault_env, 1);
+	if (!sig) {
+		__atomic_store_n(&fault_expected, true, __ATOMIC_SEQ_CST);
+		if (write)
+			mmio_write64(mem, *val);
+		else
+			*val = mmio_read64(mem);
+	}
+	__atomic_store_n(&fault_expected, false, __ATOMIC_SEQ_CST);
+	return sig;
+}
+
+int try_read64(const void *mem, uint64_t *val)
+{
+	return try_access((void *)mem, val, false);
+}
+
+int try_write64(void *mem, uint64_t val)
+{
+	return try_access(mem, &val, true);
+}
+
+/* Data that neither the memory nor the disk can have from before. */
+static uint64_t new_seed(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return ts.tv_sec * 1000000000ull + ts.tv_nsec;
+}
+
+int dma_in(int disk, void *mem, size_t len)
+{
+	uint64_t seed = new_seed();
+	void *ram = ram_map(len);
+	int ret;
+
+	if (!ram)
+		return -ENOMEM;
+	mmio_fill(ram, len, seed);
+	ret = pwrite_all(disk, ram, len, DISK_OFFSET);
+	if (!ret)
+		ret = pread_all(disk, mem, len, DISK_OFFSET);
+	if (!ret && mmio_check(mem, len, seed) >= 0)
+		ret = -EBADMSG;
+	munmap(ram, len);
+	return ret;
+}
+
+int dma_out(int disk, void *mem, size_t len)
+{
+	uint64_t seed = new_seed();
+	void *ram = ram_map(len);
+	int ret;
+
+	if (!ram)
+		return -ENOMEM;
+	mmio_fill(mem, len, seed);
+	/* Nothing may be left in a write-combining buffer. */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	ret = pwrite_all(disk, mem, len, DISK_OFFSET);
+	if (!ret)
+		ret = pread_all(disk, ram, len, DISK_OFFSET);
+	if (!ret && mmio_check(ram, len, seed) >= 0)
+		ret = -EBADMSG;
+	munmap(ram, len);
+	return ret;
+}
+
 uint64_t phys_addr(const void *mem)
 {
 	size_t page = sysconf(_SC_PAGESIZE);
@@ -296,4 +518,174 @@ uint64_t phys_addr(const void *mem)
 	if (!(entry >> 63))
 		return 0;
 	return (entry & ((1ull << 55) - 1)) * page + (uintptr_t)mem % page;
+}
+
+int vma_flags(const void *mem, char *buf, size_t len)
+{
+	unsigned long start, end;
+	bool found = false;
+	int ret = -ENOENT;
+	FILE *f;
+
+	f = fopen("/proc/self/smaps", "re");
+	if (!f)
+		return -errno;
+	while (ret && fgets(buf, len, f)) {
+		if (sscanf(buf, "%lx-%lx ", &start, &end) == 2)
+			found = start == (uintptr_t)mem;
+		else if (found && !strncmp(buf, "VmFlags:", 8))
+			ret = 0;
+	}
+	fclose(f);
+	buf[strcspn(buf, "\n")] = '\0';
+	return ret;
+}
+
+int page_table_line(const void *mem, char *buf, size_t len)
+{
+	unsigned long start, end;
+	int ret = -ENOENT;
+	FILE *f;
+
+	f = fopen("/sys/kernel/debug/page_tables/current_user", "re");
+	if (!f)
+		return -errno;
+	while (ret && fgets(buf, len, f)) {
+		if (sscanf(buf, "0x%lx-0x%lx ", &start, &end) == 2 &&
+		    start <= (uintptr_t)mem && (uintptr_t)mem < end)
+			ret = 0;
+	}
+	fclose(f);
+	return ret;
+}
+
+uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000ull + ts.tv_nsec / 1000000;
+}
+
+pid_t fork_child(void)
+{
+	pid_t parent = getpid(), pid;
+
+	pid = fork();
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() != parent)
+			_exit(1);
+	}
+	return pid;
+}
+
+int wait_child(pid_t pid, int ms)
+{
+	uint64_t end = now_ms() + ms;
+	bool killed = false;
+	int status;
+	pid_t ret;
+
+	while (!(ret = waitpid(pid, &status, WNOHANG))) {
+		if (now_ms() >= end) {
+			if (killed)
+				return -ETIMEDOUT;
+			kill(pid, SIGKILL);
+			killed = true;
+			end = now_ms() + 1000;
+		}
+		usleep(1000);
+	}
+	if (ret < 0)
+		return -errno;
+	return killed ? -ETIMEDOUT : status;
+}
+
+union fd_message {
+	char buf[CMSG_SPACE(sizeof(int))];
+	struct cmsghdr align;
+};
+
+int send_fd(int sock, int fd)
+{
+	struct iovec iov = { .iov_base = "", .iov_len = 1 };
+	union fd_message message = {};
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = &message, .msg_controllen = sizeof(message.buf),
+	};
+	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+
+	cmsg->cmsg_level = SOL_SOCKET;
+	cmsg->cmsg_type = SCM_RIGHTS;
+	cmsg->cmsg_len = CMSG_LEN(sizeof(fd));
+	memcpy(CMSG_DATA(cmsg), &fd, sizeof(fd));
+	return sendmsg(sock, &msg, 0) == 1 ? 0 : -errno;
+}
+
+int recv_fd(int sock)
+{
+	struct pollfd pollfd = { .fd = sock, .events = POLLIN };
+	union fd_message message = {};
+	char byte;
+	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = &message, .msg_controllen = sizeof(message.buf),
+	};
+	struct cmsghdr *cmsg;
+	int fd;
+
+	if (poll(&pollfd, 1, 10 * 1000) != 1)
+		return -ETIMEDOUT;
+	if (recvmsg(sock, &msg, MSG_CMSG_CLOEXEC) < 0)
+		return -errno;
+	cmsg = CMSG_FIRSTHDR(&msg);
+	if (!cmsg || cmsg->cmsg_type != SCM_RIGHTS)
+		return -EBADMSG;
+	memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
+	return fd;
+}
+
+/* It lies beside this program. */
+int module_load(void)
+{
+	char path[512];
+	ssize_t n;
+	int fd, ret = 0;
+
+	n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+	if (n < 0)
+		return -errno;
+	path[n] = '\0';
+	dirname(path);
+	strncat(path, "/test_modules/" TEST_MODULE ".ko", sizeof(path) - strlen(path) - 1);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST)
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+int module_run(const char *fmt, ...)
+{
+	char command[128];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(command, sizeof(command), fmt, args);
+	va_end(args);
+	return file_write(MODULE_RUN, command);
+}
+
+int module_hits(void)
+{
+	char buf[32];
+	int ret;
+
+	ret = file_read("/sys/kernel/debug/" TEST_MODULE "/hits", buf, sizeof(buf));
+	return ret ?: atoi(buf);
 }

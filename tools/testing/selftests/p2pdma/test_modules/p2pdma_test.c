@@ -20,10 +20,12 @@
  *   delay-return SYMBOL MS     let its next call end that much later
  *   count SYMBOL MASK          count the calls whose first argument has all of
  *                              these bits
+ *   count-irq SYMBOL 0         count the calls in hard interrupt context, whoever
+ *                              was interrupted
  *   off                        remove these; the result is how often they were
  *                              hit, which p2pdma_test/hits tells at any time
  *
- * Probes are for calls by the task that set them.
+ * But for count-irq, probes are for calls by the task that set them.
  */
 #include <linux/completion.h>
 #include <linux/debugfs.h>
@@ -43,6 +45,7 @@ enum probe_kind {
 	PROBE_DELAY,
 	PROBE_DELAY_RETURN,
 	PROBE_COUNT,
+	PROBE_COUNT_IRQ,
 };
 
 #ifdef CONFIG_KPROBES
@@ -92,6 +95,11 @@ static int probe_entry(struct kprobe *kp, struct pt_regs *regs)
 	case PROBE_DELAY:
 		if (probe_hit_once(probe))
 			mdelay(probe->arg);
+		return 0;
+	case PROBE_COUNT_IRQ:
+		/* The probe itself may be an exception that counts as an NMI. */
+		if (hardirq_count() > (in_nmi() ? HARDIRQ_OFFSET : 0))
+			atomic_inc(&probe->hits);
 		return 0;
 	default:
 		if (probe_is_for(probe) &&
@@ -396,6 +404,8 @@ static int run_command(const char *what, const char *a, const char *b)
 		return probe_set(PROBE_DELAY_RETURN, a, arg);
 	if (!strcmp(what, "count"))
 		return probe_set(PROBE_COUNT, a, arg);
+	if (!strcmp(what, "count-irq"))
+		return probe_set(PROBE_COUNT_IRQ, a, arg);
 	return -EINVAL;
 }
 
