@@ -110,6 +110,7 @@ static struct kunit_suite p2pdma_test_suite = {
 	.init = p2pdma_test_init,
 	.test_cases = p2pdma_test_cases,
 };
+
 kunit_test_suite(p2pdma_test_suite);
 
 MODULE_DESCRIPTION("KUnit tests for peer-to-peer DMA memory");

@@ -70,9 +70,8 @@ pub trait PagemapOps: Send + Sync + 'static {
     ///
     /// This may be called in any context but NMI: whoever drops the last reference runs it, which
     /// may be the completion of a bio in a hard interrupt, or a section of code that has interrupts
-    /// disabled even on `PREEMPT_RT`. It must not sleep, nor take a lock that others hold with
-    /// interrupts enabled; on `PREEMPT_RT` it must take no lock at all.
-    /// [`BlockMap::free`] suits.
+    /// disabled even on `PREEMPT_RT`. It must not sleep, nor take a lock that sleeps on
+    /// `PREEMPT_RT` or that others hold with interrupts enabled. [`BlockMap::free`] suits.
     ///
     /// Whatever takes longer is for [`Self::folio_free_deferred`], see [`FreeFolio::defer`].
     fn folio_free(&self, folio: FreeFolio);
@@ -80,8 +79,8 @@ pub trait PagemapOps: Send + Sync + 'static {
     /// Takes back a folio that [`Self::folio_free`] has deferred.
     ///
     /// May sleep. Called by one thread at a time. The pagemap, and with it the unbinding of the
-    /// device, waits for it, so it must not take the lock of the device. Who defers the folio again
-    /// has this called again, right away.
+    /// device, waits for it, so it must not take the lock of the device. If it defers the folio
+    /// again, it is called again right away.
     fn folio_free_deferred(&self, folio: FreeFolio) {
         drop(folio);
     }
@@ -96,9 +95,9 @@ const MAX_ORDER: u32 = 0;
 ///
 /// # Invariants
 ///
-/// No two values that [`UserId::new`] has returned are equal.
+/// No two values that [`UserId::unique`] has returned are equal.
 #[derive(Copy, Clone, PartialEq, Eq)]
-pub(crate) struct UserId(u64);
+pub struct UserId(u64);
 
 /// In the place of a [`UserId`]: there may be anything in the memory.
 const SOMEBODY: u64 = 0;
@@ -106,8 +105,9 @@ const SOMEBODY: u64 = 0;
 const NOBODY: u64 = u64::MAX;
 
 impl UserId {
-    /// Returns the id of somebody new, which is neither [`SOMEBODY`] nor [`NOBODY`].
-    pub(crate) fn new() -> Self {
+    /// Returns the id of somebody new.
+    // It is neither `SOMEBODY` nor `NOBODY`.
+    pub fn unique() -> Self {
         static NEXT: Atomic<u64> = Atomic::new(1);
 
         // INVARIANT: No machine gets through 64 bits.
@@ -168,7 +168,7 @@ static OPS: bindings::dev_pagemap_ops = bindings::dev_pagemap_ops {
 unsafe extern "C" fn folio_free_callback(folio: *mut bindings::folio) {
     // SAFETY: `folio` is a valid folio of device memory, and starts with its first page.
     let pgmap = unsafe { bindings::page_pgmap(folio.cast()) };
-    // SAFETY: By the safety requirements, `pgmap` is the field `raw` of a `Base`.
+    // SAFETY: By the safety requirements, `pgmap` is the field `raw` of a `Base`, which is not NULL.
     let base = unsafe { container_of!(Opaque::cast_from(pgmap), Base, raw) };
 
     // SAFETY: The folio has no references any more, and this is the only call for that. It is one
@@ -450,8 +450,8 @@ pub struct Pagemap<T: PagemapOps> {
 // that set it up. `T` is `Send`.
 unsafe impl<T: PagemapOps> Send for Pagemap<T> {}
 
-// SAFETY: The fields of `Base` either do not change, or are atomic, or are C structures that are used
-// by functions which threads may call at the same time. `T` is `Sync`.
+// SAFETY: The fields of `Base` either do not change, or are atomic, or are C structures that are
+// used by functions which threads may call at the same time. `T` is `Sync`.
 unsafe impl<T: PagemapOps> Sync for Pagemap<T> {}
 
 impl<T: PagemapOps> Pagemap<T> {
@@ -463,7 +463,6 @@ impl<T: PagemapOps> Pagemap<T> {
     ///   of physical address, lies, and both must stay valid for as long as the result does.
     /// - Start and size of `range` must be aligned to `memremap_compat_align()`, and no other
     ///   pagemap may have any of its memory.
-    /// - The result must be dropped before they are not valid any more.
     pub(crate) unsafe fn new<E>(
         owner: NonNull<bindings::p2pdma_provider>,
         range: Range<u64>,
@@ -490,7 +489,8 @@ impl<T: PagemapOps> Pagemap<T> {
     }
 
     /// Returns the device whose memory this is.
-    pub(crate) fn device(&self) -> &device::Device {
+    #[inline]
+    pub fn device(&self) -> &device::Device {
         &self.dev
     }
 
@@ -532,8 +532,11 @@ impl<T: PagemapOps> Pagemap<T> {
         self.base.hand_out(block, None).map(|(folio, _)| folio)
     }
 
-    /// The same as [`Self::hand_out`], for `user`: memory that was not theirs before is cleared.
-    pub(crate) fn hand_out_clean(&self, block: Block, user: UserId) -> Result<ARef<Folio>> {
+    /// The same as [`Self::hand_out`], for `user`: memory is cleared unless it was handed out for
+    /// the same user before, and for nobody else since.
+    ///
+    /// May sleep.
+    pub fn hand_out_clean(&self, block: Block, user: UserId) -> Result<ARef<Folio>> {
         let (folio, dirty) = self.base.hand_out(block, Some(user))?;
 
         if dirty {
@@ -542,7 +545,9 @@ impl<T: PagemapOps> Pagemap<T> {
         Ok(folio)
     }
 
-    /// Returns what tells how to map pages of it.
+    /// Returns a reference to the pagemap, for [`VmaDesc::set_p2pdma_ops`].
+    ///
+    /// [`VmaDesc::set_p2pdma_ops`]: crate::mm::virt::VmaDesc::set_p2pdma_ops
     #[inline]
     pub fn as_pagemap_ref(&self) -> PagemapRef<'_> {
         // SAFETY: By the type invariant of `Base`, this is set up, and it lives as long as `self`.
@@ -595,8 +600,8 @@ pub struct FreeFolio {
 // SAFETY: The references to the pagemap may be put by any thread.
 unsafe impl Send for FreeFolio {}
 
-// SAFETY: Through a shared reference numbers can be read, and the memory can be cleared, which threads
-// may do at the same time.
+// SAFETY: Through a shared reference numbers can be read, and the memory can be cleared, which
+// threads may do at the same time.
 unsafe impl Sync for FreeFolio {}
 
 impl FreeFolio {

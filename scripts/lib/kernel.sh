@@ -96,7 +96,7 @@ warnings_of_ours()
 	local files
 
 	mapfile -t files < <(series_files AM '^(rust|drivers)/.*\.rs$')
-	grep -A3 -E '^(warning|error)' "$1" | grep -F -- "$(printf -- '%s\n' "${files[@]}")"
+	grep -A3 -E '^(warning|error)' "$1" | grep -- '-->' | grep -F -- "$(printf -- '%s\n' "${files[@]}")"
 }
 
 # The series' own drivers.

@@ -92,10 +92,12 @@ vm_command()
 	[ "${P2PDMA_INSIDE:-/}" = / ] || root=$P2PDMA_INSIDE
 	QEMU=(qemu-system-x86_64 -machine "$machine" -accel "$accel" -cpu "$cpu" -smp 2 -m "${P2PDMA_MEM:-2G}"
 		-nodefaults -no-reboot -display none
+		# Hot-plug is PCIe's own, not ACPI's.
+		-global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off
 		-kernel "$build/arch/x86/boot/bzImage"
 		-append "console=ttyS0 panic=-1 random.trust_cpu=on root=root rootfstype=9p rootflags=trans=virtio,version=9p2000.L,msize=262144,cache=loose ro $append ${VM_APPEND:-} init=/bin/bash -- -c \"mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 job /mnt; exec bash /mnt/init\""
 		-serial "file:$job/console" -qmp "unix:$job/qmp,server=on,wait=off")
-	[ -z "${VM_ICOUNT:-}" ] || QEMU+=(-icount shift=0,sleep=off -smp 1)
+	[ -z "${VM_ICOUNT:-}" ] || QEMU+=(-icount "shift=0,sleep=off" -smp 1)
 	# Before the devices: only what comes after an IOMMU is behind it.
 	[ -z "$iommu" ] || QEMU+=(-device "$iommu")
 	while read -r line; do
@@ -142,7 +144,7 @@ vm_boot()
 		echo "P2PDMA_EXPECT=$(topology_expect "$topology")"
 		echo "P2PDMA_KERNEL=$2"
 		monitor P2PDMA_UNPLUG device_del shm
-		monitor P2PDMA_PLUG device_add "$(topology_other)"
+		monitor P2PDMA_PLUG device_add "$(topology_other spare)"
 		monitor P2PDMA_SLOW block_set_io_throttle disk1 262144 0 0 0 0 0
 		monitor P2PDMA_FAST block_set_io_throttle disk1 0 0 0 0 0 0
 		echo "GUEST_DATE=$(date +%s)"

@@ -54,6 +54,7 @@ use kernel::{
         }, //
     },
     prelude::*,
+    security,
     seq_file::SeqFile,
     str::CString,
     sync::{
@@ -145,6 +146,7 @@ impl P2pbarFile {
         let (size, ty, reserved) = (r.read::<u64>()?, r.read::<u32>()?, r.read::<u32>()?);
         let ty = Self::check_type(ty, reserved)?;
 
+        // The first type is memory of any size.
         if ty != 0 && size != PAGE_SIZE as u64 {
             return Err(EINVAL);
         }
@@ -165,6 +167,7 @@ impl P2pbarFile {
         if reserved != 0 {
             return Err(EINVAL);
         }
+        // `ENODEV` once the device is gone.
         self.domain.usage(0)?;
         self.context.free(offset)
     }
@@ -175,6 +178,7 @@ impl P2pbarFile {
         if reserved != 0 {
             return Err(EINVAL);
         }
+        // `ENODEV` once the device is gone.
         self.domain.usage(0)?;
         self.context.lower_limit(usize::try_from(size)?)
     }
@@ -194,7 +198,7 @@ impl P2pbarFile {
         let peer = pci::devices()
             .find(|pdev| *(**pdev).as_ref().name() == *name)
             .ok_or(ENOENT)?;
-        // Held by us, or by somebody who unbinds it.
+        // Not bound, or locked just now.
         let lock = EndpointLock::try_new(&peer).ok_or(EBUSY)?;
 
         let (distance, map_type) = self.domain.with_endpoint(|own| {
@@ -258,6 +262,10 @@ impl MiscDevice for P2pbarFile {
 
     fn open(file: &File, misc: &MiscDeviceRegistration<Self>) -> Result<Arc<Self>> {
         let domain = misc.data();
+
+        // It may be any memory of any device.
+        security::locked_down_pci_access()?;
+
         let limit = match *module_parameters::limit.value_ref() {
             0 => usize::MAX,
             limit => usize::try_from(limit)?,
@@ -383,13 +391,15 @@ impl P2pbar {
         let uar = (len / 16).next_multiple_of(align);
 
         pdev.enable_device_mem()?;
+        // Too small for three parts that are aligned: all of it is memory.
         if len / 4 < uar {
             let mem = Self::add_pagemap(pdev, bar, 0..len, CacheMode::Uncached, false)?;
 
             return Domain::new(pdev, &[mem.into()]);
         }
 
-        let [nc, wc] = [len - 2 * uar, len - uar];
+        let nc = len - 2 * uar;
+        let wc = len - uar;
         let mem = Self::add_pagemap(pdev, bar, 0..nc, CacheMode::Uncached, false)?;
         let uar_nc = Self::add_pagemap(pdev, bar, nc..wc, CacheMode::Uncached, true)?;
 

@@ -3,7 +3,8 @@
  * The user interface of p2pbar: memory behind a BAR of a PCI device, which other
  * devices can access by DMA.
  *
- * See Documentation/misc-devices/p2pbar.rst.
+ * See Documentation/misc-devices/p2pbar.rst. Each ioctl fails with EINVAL if
+ * @reserved is not 0, and with EFAULT if its argument cannot be accessed.
  */
 #ifndef _UAPI_LINUX_P2PBAR_H
 #define _UAPI_LINUX_P2PBAR_H
@@ -21,9 +22,9 @@
  *	prefetchable.
  */
 enum p2pbar_type {
-	P2PBAR_MEM,
-	P2PBAR_UAR_NC,
-	P2PBAR_UAR_WC,
+	P2PBAR_MEM = 0,
+	P2PBAR_UAR_NC = 1,
+	P2PBAR_UAR_WC = 2,
 };
 
 /**
@@ -87,9 +88,9 @@ struct p2pbar_limit {
  * @P2PBAR_MAP_THRU_HOST_BRIDGE: through the host bridge
  */
 enum p2pbar_map_type {
-	P2PBAR_MAP_NONE,
-	P2PBAR_MAP_BUS_ADDR,
-	P2PBAR_MAP_THRU_HOST_BRIDGE,
+	P2PBAR_MAP_NONE = 0,
+	P2PBAR_MAP_BUS_ADDR = 1,
+	P2PBAR_MAP_THRU_HOST_BRIDGE = 2,
 };
 
 /**

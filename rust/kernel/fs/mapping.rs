@@ -61,7 +61,7 @@ impl FileMapping {
 
     /// Returns a number that is the same for those whose [`Self::unmap_all`] does the same.
     #[inline]
-    pub(crate) fn id(&self) -> usize {
+    pub fn id(&self) -> usize {
         self.mapping.as_ptr().addr()
     }
 
@@ -77,7 +77,7 @@ impl FileMapping {
     ///
     /// May sleep. Does not take the `mmap_lock` of any process.
     ///
-    /// C API: `unmap_mapping_range()`
+    /// C function: `unmap_mapping_range()`
     ///
     /// [`VmOps::fault`]: crate::mm::virt::VmOps::fault
     pub fn unmap_all(&self) {

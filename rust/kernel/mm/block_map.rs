@@ -355,7 +355,8 @@ enum Place<'a> {
 pub struct BlockMap {
     words: KVVec<Atomic<usize>>,
     len: usize,
-    /// The unit to start the next search at. This is only a hint, which others may overwrite.
+    /// The unit to start the next search at: those below are in use, for all that is known. This is
+    /// only a hint, which others may overwrite at the same time.
     next: Atomic<usize>,
     /// The number of units in use, changed after the words.
     used: Atomic<usize>,
@@ -472,10 +473,9 @@ impl BlockMap {
 
     /// Allocates a block of `2^order` units.
     ///
-    /// The search begins where the last one ended, and takes the first block that fits. Units thus
-    /// rest as long as possible before they are used again, and few words are looked at as long as
-    /// there is room. The price is that small blocks spread out, and leave fewer large ones than if
-    /// they were taken from one end.
+    /// The search begins at the lowest unit that may be free, as far as is known, and takes the
+    /// first block that fits. So small blocks stay together, and leave room for large ones, what
+    /// has been freed is used again soon, and few words are looked at as long as there is room.
     ///
     /// Returns [`None`] if fewer units are available, or if no free block was found in one pass
     /// over the map. While others allocate and free, there may be one nevertheless: see [Forward
@@ -488,10 +488,13 @@ impl BlockMap {
     ///
     /// let map = BlockMap::new(16, GFP_KERNEL)?;
     ///
-    /// assert_eq!(map.alloc(0).ok_or(ENOSPC)?.range(), 0..1);
+    /// let unit = map.alloc(0).ok_or(ENOSPC)?;
+    /// assert_eq!(unit.range(), 0..1);
     /// assert_eq!(map.alloc(3).ok_or(ENOSPC)?.range(), 8..16);
     /// assert_eq!(map.alloc(1).ok_or(ENOSPC)?.range(), 2..4);
     /// assert!(map.alloc(3).is_none());
+    /// map.free(unit)?;
+    /// assert_eq!(map.alloc(0), Some(unit));
     /// # Ok::<(), Error>(())
     /// ```
     pub fn alloc(&self, order: u32) -> Option<Block> {
@@ -499,6 +502,7 @@ impl BlockMap {
             return None;
         }
 
+        let next = self.next.load(Relaxed);
         let first = if order <= WORD_ORDER {
             self.alloc_bits(order)?
         } else {
@@ -511,10 +515,13 @@ impl BlockMap {
 
         self.used.add(block.nr_units(), Relaxed);
 
+        // A larger block may have left units behind that were too few for it.
         let end = block.range().end;
-        // INVARIANT: The value is 0 or less than `len`.
-        self.next
-            .store(if end < self.len { end } else { 0 }, Relaxed);
+        if order == 0 || first == next {
+            // INVARIANT: The value is 0 or less than `len`.
+            self.next
+                .store(if end < self.len { end } else { 0 }, Relaxed);
+        }
 
         Some(block)
     }
@@ -638,6 +645,11 @@ impl BlockMap {
         };
 
         self.used.fetch_sub(freed, Relaxed);
+
+        if freed != 0 && block.first < self.next.load(Relaxed) {
+            // INVARIANT: The value is less than `len`.
+            self.next.store(block.first, Relaxed);
+        }
 
         if freed != block.nr_units() {
             pr_warn_once!("block map: freed {:?} that is not in use\n", block);
@@ -922,29 +934,32 @@ mod tests {
     }
 
     #[test]
-    fn next_fit() -> Result {
+    fn lowest_first() -> Result {
         let map = BlockMap::new(3 * WORD_UNITS, GFP_KERNEL)?;
 
-        // What is free again is not taken again until the search comes round to it.
-        for i in 0..map.len() + 5 {
-            let unit = block(i % map.len(), 0)?;
-
-            assert_eq!(map.alloc(0), Some(unit));
-            map.free(unit)?;
+        for i in 0..5 {
+            assert_eq!(map.alloc(0), Some(block(i, 0)?));
         }
+        // What is free again is taken first.
+        map.free(block(2, 0)?)?;
+        assert_eq!(map.alloc(0), Some(block(2, 0)?));
+        assert_eq!(map.alloc(0), Some(block(5, 0)?));
 
-        // From unit 5 on.
+        // What a larger block leaves behind is not forgotten.
         assert_eq!(map.alloc(2), Some(block(8, 2)?));
-        assert_eq!(map.alloc(0), Some(block(12, 0)?));
+        assert_eq!(map.alloc(0), Some(block(6, 0)?));
         assert_eq!(map.alloc(WORD_ORDER), Some(block(WORD_UNITS, WORD_ORDER)?));
-        assert_eq!(map.alloc(1), Some(block(2 * WORD_UNITS, 1)?));
+        assert_eq!(map.alloc(0), Some(block(7, 0)?));
+        assert_eq!(map.alloc(0), Some(block(12, 0)?));
+        assert_eq!(map.alloc(1), Some(block(14, 1)?));
 
-        // Not enough is left behind, and the first that fits is in front.
-        map.claim(block(5 * WORD_UNITS / 2, 0)?)?;
+        // Not even if there is no more of what has been asked for.
         assert_eq!(
-            map.alloc(WORD_ORDER - 1),
-            Some(block(WORD_UNITS / 2, WORD_ORDER - 1)?)
+            map.alloc(WORD_ORDER),
+            Some(block(2 * WORD_UNITS, WORD_ORDER)?)
         );
+        assert_eq!(map.alloc(WORD_ORDER), None);
+        assert_eq!(map.alloc(0), Some(block(13, 0)?));
 
         Ok(())
     }

@@ -56,7 +56,7 @@ pub mod mmap;
 /// `struct page`s has to be.
 ///
 /// Both the start and the size of what is passed to [`Device::p2pdma_add_resource`] have to be. The
-/// alignment is a property of the architecture: 2 MiB on x86-64, and on arm64 with pages of 4 KiB.
+/// alignment is a property of the architecture: 2 MiB on all but powerpc.
 ///
 /// C function: `memremap_compat_align()`. May be called from any context.
 ///
@@ -170,6 +170,7 @@ impl Device<device::Core<'_>> {
         //
         // SAFETY: The function has no preconditions.
         let pagemap = unsafe { bindings::get_dev_pagemap((phys.start >> PAGE_SHIFT) as usize) };
+        // The memory has just been added.
         let pagemap = NonNull::new(pagemap).ok_or(ENODEV)?;
         // SAFETY: `pagemap` comes with a reference. The device keeps it until it has been unbound.
         unsafe { bindings::put_dev_pagemap(pagemap.as_ptr()) };
@@ -189,6 +190,8 @@ impl Device<device::Core<'_>> {
     /// Unlike that of [`Device::p2pdma_add_resource`], the memory does not join a pool: it is the
     /// driver that hands out its pages, with [`Pagemap::hand_out`], and `ops` gets them back. For
     /// everything else, which is DMA by other devices first of all, there is no difference.
+    ///
+    /// Next to their `struct page`s, pages take 8 bytes each.
     ///
     /// The pagemap stays until the device is unbound: the device's resources are released after the
     /// driver's data, and this one only once every page that was handed out has come back. A
@@ -403,7 +406,9 @@ impl<'a> Pool<'a> {
         is_ours.then_some(folio)
     }
 
-    /// Returns what tells how to map pages of it.
+    /// Returns a reference to the pagemap, for [`VmaDesc::set_p2pdma_ops`].
+    ///
+    /// [`VmaDesc::set_p2pdma_ops`]: crate::mm::virt::VmaDesc::set_p2pdma_ops
     #[inline]
     pub fn as_pagemap_ref(&self) -> PagemapRef<'a> {
         // SAFETY: By the type invariant, the pagemap is there for as long as the device is bound.

@@ -34,8 +34,7 @@ use crate::{
 };
 use core::{
     marker::PhantomData,
-    ops::Range,
-    ptr, //
+    ops::Range, //
 };
 
 /// A kind of files that [`VmOps`] can be implemented for.
@@ -178,7 +177,7 @@ impl<F> VmaDesc<F> {
         // SAFETY: By the type invariant, `self` is valid and nobody else accesses it.
         unsafe {
             (*self.as_raw()).vm_ops = &VmaOpsTable::<T>::TABLE;
-            (*self.as_raw()).private_data = ptr::null_mut();
+            (*self.as_raw()).private_data = core::ptr::null_mut();
         }
         Ok(())
     }
@@ -198,7 +197,8 @@ impl<F> VmaDesc<F> {
 /// # Examples
 ///
 /// A driver that has one folio of peer-to-peer DMA memory for each open file. It leaves out what
-/// takes the memory back when the device is unbound, for which `pci::p2pdma::mmap` is the better way:
+/// takes the memory back when the device is unbound, for which `pci::p2pdma::mmap` is the better
+/// way:
 ///
 /// ```no_run
 /// # #![cfg(CONFIG_PCI_P2PDMA)]
@@ -366,11 +366,11 @@ impl VmFault {
     ///
     /// Who lets two threads map different pages at the same address must expect warnings.
     ///
-    /// [`CacheMode`]: crate::memremap::CacheMode
-    ///
     /// May sleep.
     ///
-    /// C API: `pci_p2pdma_insert_page()`
+    /// C function: `pci_p2pdma_insert_page()`
+    ///
+    /// [`CacheMode`]: crate::memremap::CacheMode
     #[cfg(CONFIG_PCI_P2PDMA)]
     pub fn insert_page(&self, folio: &Folio, index: usize) -> FaultResult {
         // Folios of this type are never split while they have references, so that the index stays

@@ -32,8 +32,8 @@
 //!
 //! Memory is allocated under all but the page table lock. User memory is accessed under none of
 //! them, and the lock of the device, which is held when [`Domain::revoke`] waits for readers of
-//! `srcu`, must not be taken. Nothing is held by the latter when it unmaps pages, for which it takes
-//! `i_mmap_rwsem`. What frees memory takes no locks at all, see [`PagemapOps`].
+//! `srcu`, must not be taken. The latter holds none of these locks when it unmaps pages, for which
+//! it takes `i_mmap_rwsem`. [`PagemapOps::folio_free`] takes none either.
 //!
 //! # Examples
 //!
@@ -353,7 +353,7 @@ impl Counters {
 /// # Invariants
 ///
 /// The source is initialised. It is valid until [`Domain::revoke`] has gone through its grace
-/// period, and must not be used later.
+/// period, and must not be used later. It may dangle then, hence the [`MaybeUninit`].
 struct Entry {
     source: MaybeUninit<Source<'static>>,
     counters: Counters,
@@ -392,7 +392,8 @@ pub struct Domain {
 ///
 /// # Invariants
 ///
-/// `revoked` was not set after the lock had been taken.
+/// `revoked` was seen clear in the SRCU read-side critical section of `_guard`, and so
+/// [`Domain::revoke`] waits for `self`.
 struct Entered<'a> {
     domain: &'a Domain,
     _guard: srcu::Guard<'a>,
@@ -402,8 +403,8 @@ impl Entered<'_> {
     fn source(&self, index: usize) -> Option<&dyn Backend> {
         let entry = self.domain.entries.get(index)?;
 
-        // SAFETY: By the type invariant of `Entry` it is initialised, and valid until there has
-        // been a grace period after `revoked` was set. By that of `Entered`, this has not been.
+        // SAFETY: By the type invariant of `Entry` it is initialised, and valid until `revoke()`
+        // has gone through its grace period. By that of `Entered`, it waits for us.
         Some(unsafe { entry.source.assume_init_ref() }.backend())
     }
 }
@@ -434,7 +435,8 @@ impl Domain {
             if !ptr::eq::<device::Device>(source.backend().device(), &**bound) {
                 return Err(EINVAL);
             }
-            // SAFETY: This only changes the lifetime.
+            // SAFETY: Only the lifetime changes. The source is used by way of `Entered` only, which
+            // the `Revoker` waits for before devres releases what it refers to.
             let source = unsafe { mem::transmute::<Source<'a>, Source<'static>>(source) };
 
             // INVARIANT: Both kinds of sources are released by devres when the device has been
@@ -476,7 +478,7 @@ impl Domain {
         if self.revoked.load(Relaxed) {
             return Err(ENODEV);
         }
-        // INVARIANT: We have just looked.
+        // INVARIANT: We have just seen it clear in this critical section.
         Ok(Entered {
             domain: self,
             _guard: guard,
@@ -526,8 +528,8 @@ impl Domain {
         let entered = self.enter()?;
         let source = entered.source(0).ok_or(EINVAL)?;
 
-        // INVARIANT: The sources are of a PCI function that was bound when `self` was created. It is
-        // bound until devres has released what is registered, and the `Revoker`, which is, waits
+        // INVARIANT: The sources are of a PCI function that was bound when `self` was created. It
+        // is bound until devres has released what is registered, and the `Revoker`, which is, waits
         // for `entered` to be dropped.
         Ok(f(Endpoint(source.device())))
     }
@@ -741,7 +743,7 @@ impl Context {
             pin_init!(Self {
                 domain: domain.clone(),
                 account,
-                user: UserId::new(),
+                user: UserId::unique(),
                 id,
                 keys <- new_mutex!(Keys {
                     next: KEY_ALIGN,

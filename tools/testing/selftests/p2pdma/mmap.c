@@ -181,6 +181,8 @@ FIXTURE_SETUP(mmap)
 		SKIP(return, "%s and P2PDMA_PEER have to name PCI functions", variant->env);
 	if (geteuid())
 		SKIP(return, "needs root");
+	if (sysconf(_SC_PAGESIZE) != SZ_4K)
+		SKIP(return, "needs pages of 4 KiB");
 	ASSERT_EQ(0, pci_fn_init(&self->fn, getenv(variant->env)));
 	ASSERT_EQ(0, pci_fn_init(&self->peer, getenv("P2PDMA_PEER")));
 	ASSERT_EQ(0, nvme_disk(&self->peer, disk, sizeof(disk)));

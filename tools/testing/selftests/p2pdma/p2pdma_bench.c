@@ -17,6 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "p2pdma.h"
+
 #define ROUNDS	5
 
 static uint64_t now(void)
@@ -37,7 +39,7 @@ static int bench(int fd, const char *name, size_t size)
 {
 	uint64_t map = -1, touch = -1, unmap = -1, first = 0, t[4];
 	size_t page = sysconf(_SC_PAGESIZE), i;
-	volatile char *mem;
+	void *mem;
 	int round;
 
 	for (round = 0; round < ROUNDS; round++) {
@@ -49,9 +51,9 @@ static int bench(int fd, const char *name, size_t size)
 		}
 		t[1] = now();
 		for (i = 0; i < size; i += page)
-			mem[i] = 1;
+			mmio_write64(mem + i, 1);
 		t[2] = now();
-		munmap((void *)mem, size);
+		munmap(mem, size);
 		t[3] = now();
 		if (!round) {
 			first = t[3] - t[0];
