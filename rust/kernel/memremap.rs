@@ -168,7 +168,7 @@ static OPS: bindings::dev_pagemap_ops = bindings::dev_pagemap_ops {
 unsafe extern "C" fn folio_free_callback(folio: *mut bindings::folio) {
     // SAFETY: `folio` is a valid folio of device memory, and starts with its first page.
     let pgmap = unsafe { bindings::page_pgmap(folio.cast()) };
-    // SAFETY: By the safety requirements, `pgmap` is the field `raw` of a `Base`, which is not NULL.
+    // SAFETY: By the safety requirements, `pgmap` is the field `raw` of a `Base`.
     let base = unsafe { container_of!(Opaque::cast_from(pgmap), Base, raw) };
 
     // SAFETY: The folio has no references any more, and this is the only call for that. It is one
