@@ -135,7 +135,7 @@ without_p2pdma()
 without_pci()
 {
 	more_of nopci prepare
-	more_of nopci mm/memremap.o mm/gup.o
+	more_of nopci mm/gup.o
 }
 
 suite()
