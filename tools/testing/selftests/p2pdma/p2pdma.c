@@ -547,7 +547,10 @@ int page_table_line(const void *mem, char *buf, size_t len)
 	int ret = -ENOENT;
 	FILE *f;
 
+	/* There is a table for user mode only where it is isolated from the kernel's. */
 	f = fopen("/sys/kernel/debug/page_tables/current_user", "re");
+	if (!f)
+		f = fopen("/sys/kernel/debug/page_tables/current_kernel", "re");
 	if (!f)
 		return -errno;
 	while (ret && fgets(buf, len, f)) {
