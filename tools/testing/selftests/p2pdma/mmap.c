@@ -842,34 +842,47 @@ TEST_F_TIMEOUT(mmap, async_munmap, 120)
 	EXPECT_TRUE(drained(self));
 }
 
-/* The interrupt of a disk may be what puts the last reference. */
+/*
+ * The interrupt of a disk may be what puts the last reference: of pages that are
+ * written by a disk which still has others to write, if it can be made slow, or
+ * else by luck.
+ */
 TEST_F_TIMEOUT(mmap, free_in_interrupt, 120)
 {
-	struct timespec limit = { .tv_sec = 10 };
-	struct io_event event;
+	const char *slow = getenv("P2PDMA_SLOW"), *fast = getenv("P2PDMA_FAST");
+	const struct timespec limit = { .tv_sec = 60 };
+	struct iocb iocbs[4], *list[4];
+	struct io_event events[4];
 	aio_context_t ctx = 0;
-	struct iocb iocb = {
-		.aio_lio_opcode = IOCB_CMD_PWRITE,
-		.aio_fildes = self->disk,
-		.aio_nbytes = SZ_1M,
-		.aio_offset = DISK_OFFSET,
-	}, *list = &iocb;
-	int round;
+	int round, i;
 	void *mem;
 
 	if (self->dma)
 		SKIP(return, "no way for DMA");
 	if (module_load() || module_run("count-irq free_zone_device_folio 0"))
 		SKIP(return, "no module " TEST_MODULE ", or no kprobes");
-	ASSERT_EQ(0, syscall(SYS_io_setup, 1, &ctx));
+	ASSERT_EQ(0, syscall(SYS_io_setup, 4, &ctx));
+	if (slow && fast)
+		ASSERT_EQ(0, system(slow));
 	for (round = 0; round < rounds(100) && module_hits() < 1; round++) {
 		mem = MAP(self->fd, SZ_1M);
-		iocb.aio_buf = (uintptr_t)mem;
-		ASSERT_EQ(1, syscall(SYS_io_submit, ctx, 1, &list));
+		memset(iocbs, 0, sizeof(iocbs));
+		for (i = 0; i < 4; i++) {
+			iocbs[i].aio_lio_opcode = IOCB_CMD_PWRITE;
+			iocbs[i].aio_fildes = self->disk;
+			iocbs[i].aio_buf = (uintptr_t)mem + i * SZ_1M / 4;
+			iocbs[i].aio_nbytes = SZ_1M / 4;
+			iocbs[i].aio_offset = DISK_OFFSET + i * SZ_1M / 4;
+			list[i] = &iocbs[i];
+		}
+		EXPECT_EQ(4, syscall(SYS_io_submit, ctx, 4, list));
 		ASSERT_EQ(0, munmap(mem, SZ_1M));
-		ASSERT_EQ(1, syscall(SYS_io_getevents, ctx, 1, 1, &event, &limit));
-		EXPECT_EQ(SZ_1M, event.res);
+		EXPECT_EQ(4, syscall(SYS_io_getevents, ctx, 4, 4, events, &limit));
+		for (i = 0; i < 4; i++)
+			EXPECT_EQ(SZ_1M / 4, events[i].res);
 	}
+	if (slow && fast)
+		EXPECT_EQ(0, system(fast));
 	EXPECT_LT(0, module_hits());
 	EXPECT_EQ(0, module_run("off"));
 	EXPECT_TRUE(drained(self));
@@ -1018,6 +1031,47 @@ TEST_F_TIMEOUT(mmap, unbind_under_dma, 90)
 		EXPECT_LE(end, loops[i].ended + 2000);
 	}
 	ASSERT_EQ(0, attach(self, variant));
+}
+
+static int op_bind(void *arg)
+{
+	struct _test_data_mmap *self = arg;
+	const char *driver = self->p2pbar ? "p2pbar" : "nvme_cmb";
+
+	return pci_fn_bind(&self->fn, driver, driver);
+}
+
+/*
+ * Each allocation of probing fails once, but for those of memory hot-plug: that
+ * itself does not recover.
+ */
+TEST_F_TIMEOUT(mmap, bind_allocations_fail, 600)
+{
+	int nth, ret = 0, failed = 0;
+
+	if (variant->sysfs)
+		SKIP(return, "it is the same driver's as the node");
+	if (!faults_ready() || !faults_not_in("arch_add_memory"))
+		SKIP(return, "needs CONFIG_FAULT_INJECTION_STACKTRACE_FILTER");
+	close(self->fd);
+	ASSERT_EQ(0, pci_fn_unbind(&self->fn));
+	for (nth = 1; nth < 2000; nth++) {
+		ret = with_fault(nth, op_bind, self);
+		if (ret == -ERANGE)
+			break;
+		failed += !!ret;
+		/* A region whose record cannot be allocated is told to be busy. */
+		EXPECT_TRUE(!ret || ret == -ENOMEM || ret == -EBUSY) {
+			TH_LOG("allocation %d: %s", nth, strerror(-ret));
+		}
+		ASSERT_EQ(0, pci_fn_unbind(&self->fn));
+	}
+	TH_LOG("%d allocations, %d of them needed", nth - 1, failed);
+	EXPECT_EQ(-ERANGE, ret);
+	EXPECT_LT(0, failed);
+	EXPECT_TRUE(faults_not_in(NULL));
+	ASSERT_EQ(0, attach(self, variant));
+	EXPECT_EQ(self->available, memory_left(self));
 }
 
 /* It waits for a slow peer, and returns once that is done. */

@@ -261,48 +261,9 @@ FIXTURE_TEARDOWN_PARENT(p2pbar)
 	EXPECT_EQ(0, pci_fn_rebind(&self->fn, self->driver));
 }
 
-#define FAULT(name, file)	"/sys/kernel/debug/" name "/" file
-
-/* Let allocations fail where a task asks for it, whatever they are for. */
-static bool faults_ready(void)
+static int op_open(void *arg)
 {
-	return !file_write(FAULT("failslab", "ignore-gfp-wait"), "0") &&
-	       !file_write(FAULT("failslab", "verbose"), "0") &&
-	       !file_write(FAULT("fail_page_alloc", "ignore-gfp-wait"), "0") &&
-	       !file_write(FAULT("fail_page_alloc", "min-order"), "0") &&
-	       !file_write(FAULT("fail_page_alloc", "verbose"), "0") &&
-	       !access("/proc/thread-self/fail-nth", W_OK);
-}
-
-/*
- * Run @op with its @nth allocation failing. The result is that of @op, or
- * -ERANGE if it has not got as many.
- */
-static int with_fault(int nth, int (*op)(struct _test_data_p2pbar *self),
-		      struct _test_data_p2pbar *self)
-{
-	char buf[16];
-	int fd, ret;
-
-	fd = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	snprintf(buf, sizeof(buf), "%d", nth);
-	if (write(fd, buf, strlen(buf)) < 0) {
-		close(fd);
-		return -EINVAL;
-	}
-	ret = op(self);
-	memset(buf, 0, sizeof(buf));
-	if (pread(fd, buf, sizeof(buf) - 1, 0) > 0 && atoi(buf) && !ret)
-		ret = -ERANGE;
-	pwrite(fd, "0", 1, 0);
-	close(fd);
-	return ret;
-}
-
-static int op_open(struct _test_data_p2pbar *self)
-{
+	struct _test_data_p2pbar *self = arg;
 	int fd = open(self->node, O_RDWR | O_CLOEXEC);
 
 	if (fd < 0)
@@ -311,8 +272,9 @@ static int op_open(struct _test_data_p2pbar *self)
 	return 0;
 }
 
-static int op_alloc(struct _test_data_p2pbar *self)
+static int op_alloc(void *arg)
 {
+	struct _test_data_p2pbar *self = arg;
 	uint64_t key;
 	int ret;
 
@@ -320,8 +282,9 @@ static int op_alloc(struct _test_data_p2pbar *self)
 	return ret ?: free_object(self->fd, key);
 }
 
-static int op_map(struct _test_data_p2pbar *self)
+static int op_map(void *arg)
 {
+	struct _test_data_p2pbar *self = arg;
 	void *mem = map_file(self->fd, 16 * SZ_4K, 0);
 	int ret = 0;
 
@@ -339,7 +302,7 @@ TEST_F_TIMEOUT(p2pbar, allocations_fail, 600)
 {
 	static const struct {
 		const char *name;
-		int (*op)(struct _test_data_p2pbar *self);
+		int (*op)(void *arg);
 	} ops[] = {
 		{ "open", op_open },
 		{ "alloc", op_alloc },
@@ -370,10 +333,7 @@ TEST_F_TIMEOUT(p2pbar, allocations_fail, 600)
 	}
 }
 
-/*
- * Each step of probing fails once. Allocations are not what fails here: memory
- * hot-plug does not recover from that.
- */
+/* Each step of probing fails once. */
 TEST_F_TIMEOUT(p2pbar, probe_fails, 120)
 {
 	static const char * const steps[] = {

@@ -692,3 +692,90 @@ int module_hits(void)
 	ret = file_read("/sys/kernel/debug/" TEST_MODULE "/hits", buf, sizeof(buf));
 	return ret ?: atoi(buf);
 }
+
+#define FAULT(name, file)	"/sys/kernel/debug/" name "/" file
+
+bool faults_ready(void)
+{
+	return !file_write(FAULT("failslab", "ignore-gfp-wait"), "0") &&
+	       !file_write(FAULT("failslab", "verbose"), "0") &&
+	       !file_write(FAULT("fail_page_alloc", "ignore-gfp-wait"), "0") &&
+	       !file_write(FAULT("fail_page_alloc", "min-order"), "0") &&
+	       !file_write(FAULT("fail_page_alloc", "verbose"), "0") &&
+	       !access("/proc/thread-self/fail-nth", W_OK);
+}
+
+int with_fault(int nth, int (*op)(void *arg), void *arg)
+{
+	char buf[16];
+	int fd, ret;
+
+	fd = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	snprintf(buf, sizeof(buf), "%d", nth);
+	if (write(fd, buf, strlen(buf)) < 0) {
+		close(fd);
+		return -EINVAL;
+	}
+	ret = op(arg);
+	memset(buf, 0, sizeof(buf));
+	if (pread(fd, buf, sizeof(buf) - 1, 0) > 0 && atoi(buf) && !ret)
+		ret = -ERANGE;
+	pwrite(fd, "0", 1, 0);
+	close(fd);
+	return ret;
+}
+
+/* Where a function of the kernel begins, and where the next one does. */
+static int function_range(const char *name, uint64_t *start, uint64_t *end)
+{
+	unsigned long long addr;
+	char line[256], sym[256];
+	FILE *f;
+	int pass;
+
+	*start = 0;
+	*end = UINT64_MAX;
+	f = fopen("/proc/kallsyms", "re");
+	if (!f)
+		return -errno;
+	for (pass = 0; pass < 2; pass++) {
+		rewind(f);
+		while (fgets(line, sizeof(line), f)) {
+			if (sscanf(line, "%llx %*c %255s", &addr, sym) != 2)
+				continue;
+			if (!pass && !strcmp(sym, name))
+				*start = addr;
+			else if (pass && addr > *start && addr < *end)
+				*end = addr;
+		}
+	}
+	fclose(f);
+	return *start ? 0 : -ENOENT;
+}
+
+bool faults_not_in(const char *function)
+{
+	static const char * const names[] = { "failslab", "fail_page_alloc", NULL };
+	char path[128], from[32], to[32];
+	uint64_t start = 0, end = 0;
+	int i;
+
+	if (function && function_range(function, &start, &end))
+		return false;
+	snprintf(from, sizeof(from), "0x%llx", (unsigned long long)start);
+	snprintf(to, sizeof(to), "0x%llx", (unsigned long long)end);
+	for (i = 0; names[i]; i++) {
+		snprintf(path, sizeof(path), "/sys/kernel/debug/%s/stacktrace-depth", names[i]);
+		if (file_write(path, "32"))
+			return false;
+		snprintf(path, sizeof(path), "/sys/kernel/debug/%s/reject-start", names[i]);
+		if (file_write(path, from))
+			return false;
+		snprintf(path, sizeof(path), "/sys/kernel/debug/%s/reject-end", names[i]);
+		if (file_write(path, to))
+			return false;
+	}
+	return true;
+}

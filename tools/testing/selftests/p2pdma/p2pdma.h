@@ -145,4 +145,14 @@ int module_run(const char *fmt, ...);
 /* How often the probes were hit. */
 int module_hits(void);
 
+/* Let allocations fail where a task asks for it, whatever they are for. */
+bool faults_ready(void);
+/* None that @function makes, or that is made for it. NULL: no such function. */
+bool faults_not_in(const char *function);
+/*
+ * Run @op with its @nth allocation failing. The result is that of @op, or
+ * -ERANGE if it has not got as many.
+ */
+int with_fault(int nth, int (*op)(void *arg), void *arg);
+
 #endif
