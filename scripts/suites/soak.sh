@@ -7,15 +7,17 @@
 
 # In the guest: a kselftest's case, and what the kernel has allocated before and
 # after it: all of it, and the pages or slab objects whose stack traces name the
-# series. The first rounds are for what is allocated once.
+# series, but for pages of slabs, which anybody's objects may keep, and what vmalloc()
+# and KASAN keep of areas that have been freed. The first rounds are for what is
+# allocated once.
 soak_command()
 {
 	cat <<-END
 	cd "\$KSELFTEST/p2pdma" || exit
 	kernel()	{ awk '/^(SUnreclaim|KernelStack|PageTables|Percpu):/ { n += \$2 } END { print n }' /proc/meminfo; }
-	ours()		{ awk -v RS= '/p2pdma|p2pbar|nvme_cmb/ { if (!sub(/.*nr_base_pages: /, "")) \$0 = \$1; n += \$0 } END { print n + 0 }'; }
+	ours()		{ awk -v RS= '/p2pdma|p2pbar|nvme_cmb/ && !/new_slab|kasan_populate_vmalloc/ { if (!sub(/.*nr_base_pages: /, "")) \$0 = \$1; n += \$0 } END { print n + 0 }'; }
 	pages()		{ ours </sys/kernel/debug/page_owner_stacks/show_stacks; }
-	objects()	{ cat /sys/kernel/debug/slab/*/alloc_traces 2>/dev/null | ours; }
+	objects()	{ find /sys/kernel/debug/slab -name alloc_traces ! -path '*/vmap_area/*' -exec cat {} + | ours; }
 	count()
 	{
 		echo 3 >/proc/sys/vm/drop_caches
