@@ -4,14 +4,30 @@
  */
 #include <kunit/test.h>
 #include <linux/err.h>
+#include <linux/ioport.h>
 #include <linux/memremap.h>
 #include <linux/mm.h>
 #include <linux/pci.h>
 #include <linux/pci-p2pdma.h>
 #include <linux/sizes.h>
 
+struct p2pdma_test {
+	struct pci_dev pdev;
+	struct p2pdma_provider provider;
+	struct dev_pagemap pgmap;
+	struct folio *freed;
+	int nr_freed;
+};
+
 static void folio_free(struct folio *folio)
 {
+	struct dev_pagemap *pgmap = page_pgmap(folio_page(folio, 0));
+	struct p2pdma_test *data = container_of(pgmap, struct p2pdma_test, pgmap);
+
+	data->freed = folio;
+	data->nr_freed++;
+	/* One for each page, that zone_device_folio_init() has taken. */
+	percpu_ref_put_many(&pgmap->ref, folio_nr_pages(folio));
 }
 
 static const struct dev_pagemap_ops ops = {
@@ -19,11 +35,6 @@ static const struct dev_pagemap_ops ops = {
 };
 
 static const struct dev_pagemap_ops no_ops = {};
-
-struct p2pdma_test {
-	struct pci_dev pdev;
-	struct p2pdma_provider provider;
-};
 
 static int p2pdma_test_init(struct kunit *test)
 {
@@ -67,6 +78,54 @@ static void p2pdma_malformed_pagemap(struct kunit *test)
 	}
 }
 
+/* Folios come back when their last reference is put. Nobody touches the memory. */
+static void p2pdma_pagemap(struct kunit *test)
+{
+	static const unsigned int orders[] = { 0, 4, 0, 9 };
+	struct p2pdma_test *data = test->priv;
+	struct dev_pagemap *pgmap = &data->pgmap;
+	struct resource *res;
+	struct folio *folio;
+	int i;
+
+	res = request_free_mem_region(&iomem_resource, SZ_128M, "p2pdma_kunit");
+	if (IS_ERR(res))
+		kunit_skip(test, "no physical addresses left");
+	pgmap->type = MEMORY_DEVICE_PCI_P2PDMA;
+	pgmap->ops = &ops;
+	pgmap->owner = &data->provider;
+	pgmap->range.start = res->start;
+	pgmap->range.end = res->end;
+	pgmap->nr_range = 1;
+	if (IS_ERR(memremap_pages(pgmap, NUMA_NO_NODE))) {
+		KUNIT_FAIL(test, "memremap_pages() fails\n");
+		goto out;
+	}
+
+	folio = pfn_folio(PHYS_PFN(res->start));
+	for (i = 0; i < ARRAY_SIZE(orders); i++) {
+		zone_device_folio_init(folio, pgmap, orders[i]);
+		folio_unlock(folio);
+		KUNIT_EXPECT_TRUE(test, folio_is_pci_p2pdma(folio));
+		KUNIT_EXPECT_PTR_EQ(test, page_pgmap(folio_page(folio, 0)), pgmap);
+		KUNIT_EXPECT_EQ(test, folio_order(folio), orders[i]);
+		KUNIT_EXPECT_EQ(test, folio_ref_count(folio), 1);
+
+		folio_get(folio);
+		folio_put(folio);
+		KUNIT_EXPECT_EQ(test, data->nr_freed, i);
+		data->freed = NULL;
+		folio_put(folio);
+		KUNIT_EXPECT_EQ(test, data->nr_freed, i + 1);
+		KUNIT_EXPECT_PTR_EQ(test, data->freed, folio);
+	}
+	/* This would wait for folios that have not come back. */
+	memunmap_pages(pgmap);
+	KUNIT_EXPECT_EQ(test, data->nr_freed, ARRAY_SIZE(orders));
+out:
+	release_mem_region(res->start, resource_size(res));
+}
+
 /* What a VMA looks like that is going to map pages of a pagemap. */
 static void p2pdma_mmap_prepare(struct kunit *test)
 {
@@ -101,6 +160,7 @@ static void p2pdma_mmap_prepare(struct kunit *test)
 
 static struct kunit_case p2pdma_test_cases[] = {
 	KUNIT_CASE(p2pdma_malformed_pagemap),
+	KUNIT_CASE(p2pdma_pagemap),
 	KUNIT_CASE(p2pdma_mmap_prepare),
 	{}
 };

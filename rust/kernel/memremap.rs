@@ -11,6 +11,86 @@
 //! [`pci::Device::p2pdma_add_pagemap`](crate::pci::Device::p2pdma_add_pagemap).
 //!
 //! C header: [`include/linux/memremap.h`](srctree/include/linux/memremap.h)
+//!
+//! # Examples
+//!
+//! A driver that frees large blocks only after its device has forgotten them, which takes a while,
+//! and hands out clear memory:
+//!
+//! ```
+//! use kernel::{
+//!     memremap::{
+//!         CacheMode,
+//!         FreeFolio,
+//!         Pagemap,
+//!         PagemapOps,
+//!         PagemapRef,
+//!         UserId, //
+//!     },
+//!     mm::{
+//!         block_map::BlockMap,
+//!         Folio, //
+//!     },
+//!     prelude::*,
+//!     sync::aref::ARef, //
+//! };
+//!
+//! struct Pages(BlockMap);
+//!
+//! impl Pages {
+//!     /// Takes back the pages, which nobody else gets before `folio` is dropped.
+//!     fn free(&self, folio: FreeFolio) {
+//!         let block = folio.block();
+//!
+//!         drop(folio);
+//!         let _ = self.0.free(block);
+//!     }
+//! }
+//!
+//! # fn invalidate(_first: usize) {}
+//! impl PagemapOps for Pages {
+//!     // In any context: this may be an interrupt.
+//!     fn folio_free(&self, folio: FreeFolio) {
+//!         if folio.block().order() > 0 {
+//!             folio.defer();
+//!         } else {
+//!             self.free(folio);
+//!         }
+//!     }
+//!
+//!     // In that of a workqueue.
+//!     fn folio_free_deferred(&self, folio: FreeFolio) {
+//!         invalidate(folio.block().first());
+//!         // So that whoever is the next need not wait for that.
+//!         folio.clear();
+//!         self.free(folio);
+//!     }
+//! }
+//!
+//! /// Memory that is allocated by the driver, for somebody.
+//! fn alloc(pagemap: &Pagemap<Pages>, user: UserId) -> Result<ARef<Folio>> {
+//!     let block = pagemap.data().0.alloc(0).ok_or(ENOSPC)?;
+//!
+//!     pagemap.hand_out_clean(block, user).inspect_err(|_| {
+//!         let _ = pagemap.data().0.free(block);
+//!     })
+//! }
+//!
+//! /// Whether there is memory left.
+//! fn has_room(pagemap: &Pagemap<Pages>) -> bool {
+//!     pagemap.nr_used() < pagemap.nr_pages()
+//! }
+//!
+//! /// For whoever maps it.
+//! fn raw(pagemap: &Pagemap<Pages>) -> PagemapRef<'_> {
+//!     dev_dbg!(pagemap.device(), "mapping memory\n");
+//!     pagemap.as_pagemap_ref()
+//! }
+//!
+//! // Nobody is anybody else, and memory is mapped in one of two ways.
+//! assert!(UserId::unique() != UserId::unique());
+//! assert_ne!(CacheMode::Uncached, CacheMode::WriteCombine);
+//! ```
 
 use crate::{
     bindings,

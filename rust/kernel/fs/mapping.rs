@@ -20,6 +20,44 @@ use core::ptr::NonNull;
 /// Drivers get it from the abstraction of their kind of device, which makes sure that the file is
 /// theirs, for example from [`MiscDeviceRegistration`].
 ///
+/// # Examples
+///
+/// ```
+/// # #![cfg(CONFIG_PCI_P2PDMA)]
+/// use kernel::{
+///     fs::{
+///         File,
+///         FileMapping, //
+///     },
+///     miscdevice::{
+///         MiscDevice,
+///         MiscDeviceRegistration, //
+///     },
+///     prelude::*, //
+/// };
+///
+/// /// Takes back what has been mapped of these files, each device node once.
+/// fn take_back(files: &[FileMapping]) {
+///     let mut last = None;
+///
+///     for file in files {
+///         if last != Some(file.id()) {
+///             file.unmap_all();
+///             last = Some(file.id());
+///         }
+///     }
+/// }
+///
+/// /// What `open()` keeps of a file, for that.
+/// fn keep<T: MiscDevice>(
+///     misc: &MiscDeviceRegistration<T>,
+///     file: &File,
+///     files: &mut KVec<FileMapping>,
+/// ) -> Result {
+///     Ok(files.push(misc.file_mapping(file)?, GFP_KERNEL)?)
+/// }
+/// ```
+///
 /// # Invariants
 ///
 /// - `path` is valid, and a reference to it is owned.

@@ -50,7 +50,7 @@ use core::ptr::NonNull;
 ///
 /// assert_eq!(folio.order(), 0);
 /// assert_eq!(folio.nr_pages(), 1);
-/// assert!(!folio.is_zone_device());
+/// assert!(!folio.is_pci_p2pdma());
 ///
 /// let reference: ARef<Folio> = folio.into();
 /// assert_eq!(reference.pfn(), folio.pfn());
@@ -106,13 +106,6 @@ impl Folio {
         unsafe { bindings::folio_pfn(self.as_raw()) }
     }
 
-    /// Returns whether this is memory of a device, which has a `struct dev_pagemap`.
-    #[inline]
-    pub fn is_zone_device(&self) -> bool {
-        // SAFETY: By the type invariant, this is a valid folio.
-        unsafe { bindings::folio_is_zone_device(self.as_raw()) }
-    }
-
     /// Returns whether this is peer-to-peer DMA memory, `MEMORY_DEVICE_PCI_P2PDMA`.
     #[inline]
     pub fn is_pci_p2pdma(&self) -> bool {
@@ -122,6 +115,17 @@ impl Folio {
     }
 
     /// Returns the pagemap of peer-to-peer DMA memory, or [`None`] for other folios.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use kernel::{mm::Folio, page::Page};
+    /// # let page = Page::alloc_page(GFP_KERNEL)?;
+    /// # // SAFETY: `page` is of order 0, and hence the one page of its folio. It owns a reference.
+    /// # let ram: &Folio = unsafe { Folio::from_raw(page.as_ptr().cast()) };
+    /// assert!(ram.pagemap().is_none());
+    /// # Ok::<(), Error>(())
+    /// ```
     #[cfg(CONFIG_PCI_P2PDMA)]
     #[inline]
     pub fn pagemap(&self) -> Option<PagemapRef<'_>> {
@@ -140,6 +144,25 @@ impl Folio {
     /// Returns the kernel's mapping of peer-to-peer DMA memory, as what it is: MMIO.
     ///
     /// Returns [`EINVAL`] for other folios.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use kernel::{mm::Folio, page::Page};
+    /// use kernel::io::Io;
+    ///
+    /// /// Writes a message where a device looks for it.
+    /// fn send(folio: &Folio, message: u64) -> Result {
+    ///     folio.as_mmio()?.try_write64(message, 0)
+    /// }
+    /// #
+    /// # let page = Page::alloc_page(GFP_KERNEL)?;
+    /// # // SAFETY: `page` is of order 0, and hence the one page of its folio. It owns a reference.
+    /// # let ram: &Folio = unsafe { Folio::from_raw(page.as_ptr().cast()) };
+    ///
+    /// assert_eq!(send(ram, 1), Err(EINVAL));
+    /// # Ok::<(), Error>(())
+    /// ```
     #[cfg(CONFIG_PCI_P2PDMA)]
     pub fn as_mmio(&self) -> Result<Mmio<'_, Region>> {
         if !self.is_pci_p2pdma() {

@@ -80,6 +80,15 @@ pub fn is_aligned(value: u64) -> bool {
 /// Returns the alignment that [`is_aligned`] is about, a power of two.
 ///
 /// May be called from any context.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::pci::p2pdma;
+///
+/// assert!(p2pdma::alignment().is_power_of_two());
+/// assert!(p2pdma::is_aligned(3 * p2pdma::alignment()));
+/// ```
 pub fn alignment() -> u64 {
     // CAST: An `unsigned long` is at most 64 bits wide.
     //
@@ -450,7 +459,7 @@ impl<'a> Pool<'a> {
     ///     let ring = pool.alloc(64 * 16)?;
     ///
     ///     ring.try_write32(0, 0)?;
-    ///     pr_debug!("the device finds the ring at {:#x}\n", ring.bus_address());
+    ///     pr_debug!("{} bytes, for the device at {:#x}\n", ring.size(), ring.bus_address());
     ///     Ok(MyData { pool, ring })
     /// }
     /// ```

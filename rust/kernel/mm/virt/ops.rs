@@ -101,13 +101,6 @@ impl<F> VmaDesc<F> {
         self.inner.get()
     }
 
-    /// Returns the address, in user space, that the VMA is going to start at.
-    #[inline]
-    pub fn start(&self) -> usize {
-        // SAFETY: By the type invariant, this is valid and nobody else accesses it.
-        unsafe { (*self.as_raw()).start }
-    }
-
     /// Returns the size in bytes. It is a multiple of the page size, and not zero.
     #[inline]
     pub fn size(&self) -> usize {
@@ -130,15 +123,6 @@ impl<F> VmaDesc<F> {
 
         // SAFETY: Any flags can be converted.
         unsafe { bindings::vma_flags_to_legacy(flags) }
-    }
-
-    /// Returns whether user space asked for a shared mapping, as opposed to a private one.
-    ///
-    /// This tests [`flags::MAYSHARE`]: a shared mapping of a file that is not open for writing does
-    /// not have [`flags::SHARED`].
-    #[inline]
-    pub fn is_shared(&self) -> bool {
-        self.flags() & flags::MAYSHARE != 0
     }
 
     /// Makes `T` the operations of the VMA, which is going to map pages of `pagemap`.
@@ -337,22 +321,6 @@ impl VmFault {
     pub fn pgoff(&self) -> usize {
         // SAFETY: By the type invariant, this is valid. The field does not change.
         unsafe { (*self.as_raw()).__bindgen_anon_1.pgoff }
-    }
-
-    /// Returns the address, in user space, of the page that is being accessed.
-    #[inline]
-    pub fn address(&self) -> usize {
-        // SAFETY: By the type invariant, this is valid. The field does not change.
-        unsafe { (*self.as_raw()).__bindgen_anon_1.address }
-    }
-
-    /// Returns whether this is a write.
-    #[inline]
-    pub fn is_write(&self) -> bool {
-        // SAFETY: By the type invariant, this is valid, and only the current thread accesses it.
-        let flags = unsafe { (*self.as_raw()).flags };
-
-        flags & bindings::fault_flag_FAULT_FLAG_WRITE != 0
     }
 
     /// Maps the page `index` of `folio` at the address of the fault.

@@ -126,6 +126,111 @@
 //! }
 //! ```
 
+//!
+//! A driver that has an allocator of its own brings it as a [`PageAllocator`], and lets user space
+//! allocate objects:
+//!
+//! ```
+//! use kernel::{
+//!     device::{
+//!         Bound,
+//!         Core, //
+//!     },
+//!     memremap::{
+//!         CacheMode,
+//!         FreeFolio,
+//!         Pagemap,
+//!         PagemapOps, //
+//!     },
+//!     mm::block_map::{
+//!         Block,
+//!         BlockMap, //
+//!     },
+//!     page::PAGE_SIZE,
+//!     pci::{
+//!         self,
+//!         p2pdma::{
+//!             self,
+//!             mmap::{
+//!                 Context,
+//!                 Domain,
+//!                 PageAllocator,
+//!                 Source, //
+//!             },
+//!             MapType, //
+//!         }, //
+//!     },
+//!     prelude::*,
+//!     seq_file::SeqFile,
+//!     sync::Arc, //
+//! };
+//!
+//! struct Pages(BlockMap);
+//!
+//! impl PagemapOps for Pages {
+//!     fn folio_free(&self, folio: FreeFolio) {
+//!         let block = folio.block();
+//!
+//!         drop(folio);
+//!         self.free_block(block);
+//!     }
+//! }
+//!
+//! impl PageAllocator for Pages {
+//!     fn alloc_block(&self, order: u32) -> Option<Block> {
+//!         self.0.alloc_up_to(order)
+//!     }
+//!
+//!     fn free_block(&self, block: Block) {
+//!         let _ = self.0.free(block);
+//!     }
+//! }
+//!
+//! /// All of a prefetchable BAR is for user space.
+//! fn add(pdev: &pci::Device<Core<'_>>, bar: u32) -> Result<Arc<Domain>> {
+//!     let len = pdev.resource_len(bar)?;
+//!     let pages = Pages(BlockMap::new(usize::try_from(len)? / PAGE_SIZE, GFP_KERNEL)?);
+//!
+//!     pdev.enable_device_mem()?;
+//!     let pagemap: &Pagemap<Pages> =
+//!         pdev.p2pdma_add_pagemap(bar, 0..len, CacheMode::WriteCombine, Ok::<_, Error>(pages))?;
+//!
+//!     Domain::new(pdev, &[Source::from(pagemap)])
+//! }
+//!
+//! /// An ioctl: allocates an object of half of what the file may have, and returns what user space
+//! /// has to pass to `mmap()`.
+//! fn ioctl_alloc(context: &Context) -> Result<u64> {
+//!     let half = context.usage().size / 2;
+//!
+//!     context.alloc(0, half.next_multiple_of(PAGE_SIZE))
+//! }
+//!
+//! /// An ioctl: frees it, and will not have as much again.
+//! fn ioctl_free(context: &Context, offset: u64) -> Result {
+//!     context.free(offset)?;
+//!     context.lower_limit(context.usage().used)
+//! }
+//!
+//! fn show_fdinfo(context: &Context, m: &SeqFile) {
+//!     context.show_fdinfo(m);
+//! }
+//!
+//! /// Whether another device can get at the memory, and there is any left.
+//! fn usable(domain: &Domain, client: &pci::Device<Bound>) -> Result<bool> {
+//!     let map_type =
+//!         domain.with_endpoint(|provider| p2pdma::map_type(provider, client.into()))?;
+//!     let usage = domain.usage(0)?;
+//!
+//!     Ok(map_type != MapType::NotSupported && usage.used < usage.size)
+//! }
+//!
+//! /// What a driver's `unbind()` has to do.
+//! fn unbind(domain: &Domain) {
+//!     domain.revoke();
+//! }
+//! ```
+
 use super::{
     Device,
     Endpoint,
