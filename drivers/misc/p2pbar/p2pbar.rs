@@ -429,7 +429,7 @@ impl pci::Driver for P2pbar {
             let folder = CString::try_from_fmt(fmt!("p2pbar-{}", pdev.as_ref().name()))?;
             let shared = domain.clone();
 
-            dev_info!(
+            dev_dbg!(
                 pdev,
                 "{node:?}: {} KiB of peer-to-peer DMA memory\n",
                 domain.usage(0)?.size / 1024

@@ -431,7 +431,7 @@ impl NvmeCmb {
         })?;
 
         pool.publish(data);
-        dev_info!(
+        dev_dbg!(
             pdev,
             "Controller Memory Buffer of {} MiB at offset {:#x} of BAR {}{}\n",
             size >> 20,

@@ -1,0 +1,44 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-2.0
+# about: each patch by itself builds without warnings, boots and passes KUnit; P2PDMA_FROM=N starts at the Nth
+# needs:
+# order: 70
+# long: yes
+
+# build_at COMMIT BUILD: the whole kernel as of that patch, without the options that
+# later ones add. Runs under the lock "files".
+build_at()
+{
+	local frags
+
+	rm -f "$TREE/.git/p2pdma-at" "$2/.p2pdma-warnings"
+	git -C "$TREE" checkout -q -f --detach "$1"
+	mapfile -t frags < <(fragments release)
+	WITHOUT_FIX=all configure "$2" "${frags[@]}"
+	build_all "$2" release
+	[ ! -s "$2/.p2pdma-warnings" ] || { cat "$2/.p2pdma-warnings"; return 1; }
+}
+
+# kunit_passed CONSOLE: there was KUnit, and nothing failed.
+kunit_passed()
+{
+	grep -qE '(^|\] )[ #]*ok [0-9]' "$1" || { echo "no results of KUnit"; return 1; }
+	! grep -E '(^|\] )[ #]*not ok ' "$1"
+}
+
+suite()
+{
+	local build n=0 commit name
+
+	build=$(build_dir each)
+	for commit in $(git -C "$TREE" rev-list --reverse "base..refs/p2pdma/$SERIES_KEY/head"); do
+		n=$((n + 1))
+		[ $n -ge "${P2PDMA_FROM:-1}" ] || continue
+		name=each-patch.$n.$(git -C "$TREE" log -1 --format=%f "$commit" | cut -c1-40)
+		check "$name" locked files build_at "$commit" "$build"
+		echo "$commit" >"$build/.p2pdma-built"
+		VM_APPEND='kunit.enable=1' guest "$name" each switch 600 true
+		check "$name.kunit" kunit_passed "$JOB/console"
+	done
+	locked files update_tree
+}
