@@ -9,10 +9,9 @@
 // So far, the one thing that can be inserted into a VMA is peer-to-peer DMA memory.
 #![cfg_attr(not(CONFIG_PCI_P2PDMA), allow(dead_code))]
 
-use super::{
-    flags,
-    vm_flags_t, //
-};
+#[cfg(CONFIG_PCI_P2PDMA)]
+use super::flags;
+use super::vm_flags_t;
 use crate::{
     bindings,
     error::from_result,
@@ -115,7 +114,8 @@ impl<F> VmaDesc<F> {
         unsafe { (*self.as_raw()).pgoff }
     }
 
-    /// Returns the flags, which are a combination of the constants in [`flags`].
+    /// Returns the flags, which are a combination of the constants in
+    /// [`flags`](super::flags).
     #[inline]
     pub fn flags(&self) -> vm_flags_t {
         // SAFETY: By the type invariant, this is valid and nobody else accesses it.
