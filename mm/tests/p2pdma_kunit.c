@@ -4,6 +4,7 @@
  */
 #include <kunit/test.h>
 #include <linux/err.h>
+#include <linux/io.h>
 #include <linux/ioport.h>
 #include <linux/memremap.h>
 #include <linux/mm.h>
@@ -47,7 +48,7 @@ static int p2pdma_test_init(struct kunit *test)
 	return 0;
 }
 
-/* None of these is looked at any further: the range is not even aligned. */
+/* These are refused before it turns out that the range is RAM, which is -ENXIO. */
 static void p2pdma_malformed_pagemap(struct kunit *test)
 {
 	struct p2pdma_test *data = test->priv;
@@ -62,10 +63,17 @@ static void p2pdma_malformed_pagemap(struct kunit *test)
 	};
 	int i;
 
+	KUNIT_ASSERT_TRUE(test, region_intersects(virt_to_phys(data), 1,
+						  IORESOURCE_SYSTEM_RAM,
+						  IORES_DESC_NONE) == REGION_INTERSECTS);
+
 	for (i = 0; i < ARRAY_SIZE(malformed); i++) {
 		struct dev_pagemap pgmap = {
 			.type = MEMORY_DEVICE_PCI_P2PDMA,
-			.range = { .start = 1, .end = 1 },
+			.range = {
+				.start = virt_to_phys(data),
+				.end = virt_to_phys(data),
+			},
 			.nr_range = 1,
 			.ops = malformed[i].ops,
 			.owner = malformed[i].owner,
