@@ -14,8 +14,8 @@
 //!
 //! # Examples
 //!
-//! A driver that frees large blocks only after its device has forgotten them, which takes a while,
-//! and hands out clear memory:
+//! A driver that hands out clear memory, of a device which may have cached things about its pages:
+//! these are free only after it has forgotten them, which takes a while.
 //!
 //! ```
 //! use kernel::{
@@ -35,7 +35,10 @@
 //!     sync::aref::ARef, //
 //! };
 //!
-//! struct Pages(BlockMap);
+//! struct Pages {
+//!     map: BlockMap,
+//!     has_cache: bool,
+//! }
 //!
 //! impl Pages {
 //!     /// Takes back the pages, which nobody else gets before `folio` is dropped.
@@ -43,7 +46,7 @@
 //!         let block = folio.block();
 //!
 //!         drop(folio);
-//!         let _ = self.0.free(block);
+//!         let _ = self.map.free(block);
 //!     }
 //! }
 //!
@@ -51,7 +54,7 @@
 //! impl PagemapOps for Pages {
 //!     // In any context: this may be an interrupt.
 //!     fn folio_free(&self, folio: FreeFolio) {
-//!         if folio.block().order() > 0 {
+//!         if self.has_cache {
 //!             folio.defer();
 //!         } else {
 //!             self.free(folio);
@@ -69,10 +72,10 @@
 //!
 //! /// Memory that is allocated by the driver, for somebody.
 //! fn alloc(pagemap: &Pagemap<Pages>, user: UserId) -> Result<ARef<Folio>> {
-//!     let block = pagemap.data().0.alloc(0).ok_or(ENOSPC)?;
+//!     let block = pagemap.data().map.alloc(0).ok_or(ENOSPC)?;
 //!
 //!     pagemap.hand_out_clean(block, user).inspect_err(|_| {
-//!         let _ = pagemap.data().0.free(block);
+//!         let _ = pagemap.data().map.free(block);
 //!     })
 //! }
 //!

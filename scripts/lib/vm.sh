@@ -12,14 +12,16 @@ BAD_LOG+='|blocked for more than|rcu.*(stall|self-detected)|soft lockup|hard LOC
 BAD_LOG+='|Bad rss-counter|Bad page|page_table_check|list_(add|del) corruption|unreferenced object'
 BAD_LOG+='|workqueue lockup|DMA-API: |rust_kernel: panicked|panicked at'
 
-# bad_lines LOG: the first bad line and what follows it; true if there is one. An
-# allocation that fails, as tests have them, may say so with a trace.
+# bad_lines LOG: the first bad line and what follows it; true if there is one. While
+# a test has allocations fail, these may say so with a trace.
 bad_lines()
 {
 	local at
 
 	at=$(awk -v bad="$BAD_LOG" '
-		/vmalloc error:|page allocation failure:/ { told = NR }
+		/p2pdma selftest: allocations are made to fail/ { failing = 1 }
+		/p2pdma selftest: allocations are left alone/ { failing = 0 }
+		failing && /vmalloc error:|page allocation failure:/ { told = NR }
 		/Call Trace/ && told && NR < told + 6 { told = 0; next }
 		$0 ~ bad { print NR; exit }' "$1")
 	[ -n "$at" ] || return 1

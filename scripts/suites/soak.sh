@@ -17,7 +17,7 @@ soak_command()
 	kernel()	{ awk '/^(SUnreclaim|KernelStack|PageTables|Percpu):/ { n += \$2 } END { print n }' /proc/meminfo; }
 	ours()		{ awk -v RS= '/p2pdma|p2pbar|nvme_cmb/ && !/new_slab|kasan_populate_vmalloc/ { if (!sub(/.*nr_base_pages: /, "")) \$0 = \$1; n += \$0 } END { print n + 0 }'; }
 	pages()		{ ours </sys/kernel/debug/page_owner_stacks/show_stacks; }
-	objects()	{ find /sys/kernel/debug/slab -name alloc_traces ! -path '*/vmap_area/*' -exec cat {} + | ours; }
+	objects()	{ find /sys/kernel/debug/slab -name alloc_traces ! -path '*/vmap_area/*' -exec awk 'FNR == 1 { print "" } 1' {} + | sed '/^No data/d' | ours; }
 	count()
 	{
 		echo 3 >/proc/sys/vm/drop_caches

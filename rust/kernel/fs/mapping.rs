@@ -23,7 +23,6 @@ use core::ptr::NonNull;
 /// # Examples
 ///
 /// ```
-/// # #![cfg(CONFIG_PCI_P2PDMA)]
 /// use kernel::{
 ///     fs::{
 ///         File,
@@ -36,25 +35,20 @@ use core::ptr::NonNull;
 ///     prelude::*, //
 /// };
 ///
-/// /// Takes back what has been mapped of these files, each device node once.
-/// fn take_back(files: &[FileMapping]) {
-///     let mut last = None;
-///
-///     for file in files {
-///         if last != Some(file.id()) {
-///             file.unmap_all();
-///             last = Some(file.id());
-///         }
-///     }
-/// }
-///
-/// /// What `open()` keeps of a file, for that.
+/// /// What `open()` has to keep of a file for [`take_back`], until it is released.
 /// fn keep<T: MiscDevice>(
 ///     misc: &MiscDeviceRegistration<T>,
 ///     file: &File,
-///     files: &mut KVec<FileMapping>,
-/// ) -> Result {
-///     Ok(files.push(misc.file_mapping(file)?, GFP_KERNEL)?)
+/// ) -> Result<FileMapping> {
+///     misc.file_mapping(file)
+/// }
+///
+/// /// Takes back what two open files have mapped, once faults do not insert anything any more.
+/// fn take_back(one: &FileMapping, other: &FileMapping) {
+///     one.unmap_all();
+///     if other.id() != one.id() {
+///         other.unmap_all();
+///     }
 /// }
 /// ```
 ///

@@ -10,8 +10,10 @@
 #![cfg_attr(not(CONFIG_PCI_P2PDMA), allow(dead_code))]
 
 #[cfg(CONFIG_PCI_P2PDMA)]
-use super::flags;
-use super::vm_flags_t;
+use super::{
+    flags,
+    vm_flags_t, //
+};
 use crate::{
     bindings,
     error::from_result,
@@ -114,10 +116,9 @@ impl<F> VmaDesc<F> {
         unsafe { (*self.as_raw()).pgoff }
     }
 
-    /// Returns the flags, which are a combination of the constants in
-    /// [`flags`](super::flags).
-    #[inline]
-    pub fn flags(&self) -> vm_flags_t {
+    /// Returns the flags, which are a combination of the constants in [`flags`].
+    #[cfg(CONFIG_PCI_P2PDMA)]
+    fn flags(&self) -> vm_flags_t {
         // SAFETY: By the type invariant, this is valid and nobody else accesses it.
         let flags = unsafe { (*self.as_raw()).vma_flags };
 

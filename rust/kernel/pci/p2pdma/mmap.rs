@@ -125,7 +125,6 @@
 //!     })
 //! }
 //! ```
-
 //!
 //! A driver that has an allocator of its own brings it as a [`PageAllocator`], and lets user space
 //! allocate objects:
@@ -198,17 +197,18 @@
 //!     Domain::new(pdev, &[Source::from(pagemap)])
 //! }
 //!
-//! /// An ioctl: allocates an object of half of what the file may have, and returns what user space
-//! /// has to pass to `mmap()`.
-//! fn ioctl_alloc(context: &Context) -> Result<u64> {
-//!     let half = context.usage().size / 2;
-//!
-//!     context.alloc(0, half.next_multiple_of(PAGE_SIZE))
+//! /// An ioctl: allocates an object, and returns the offset that user space has to map it at.
+//! fn ioctl_alloc(context: &Context, nr_pages: usize) -> Result<u64> {
+//!     context.alloc(0, nr_pages.checked_mul(PAGE_SIZE).ok_or(EINVAL)?)
 //! }
 //!
-//! /// An ioctl: frees it, and will not have as much again.
+//! /// An ioctl: frees an object.
 //! fn ioctl_free(context: &Context, offset: u64) -> Result {
-//!     context.free(offset)?;
+//!     context.free(offset)
+//! }
+//!
+//! /// An ioctl: whoever gets the file next shall not allocate more than there is now.
+//! fn ioctl_seal(context: &Context) -> Result {
 //!     context.lower_limit(context.usage().used)
 //! }
 //!
