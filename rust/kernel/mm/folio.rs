@@ -12,7 +12,10 @@ use crate::{
 #[cfg(CONFIG_PCI_P2PDMA)]
 use crate::{
     io::{
+        Io,
+        IoBackend,
         Mmio,
+        MmioBackend,
         MmioRaw,
         Region, //
     },
@@ -186,15 +189,10 @@ impl Folio {
     /// whichever mapping, and no DMA that starts later on is overwritten by them.
     #[cfg(CONFIG_PCI_P2PDMA)]
     pub(crate) fn clear(&self) {
-        if self.is_pci_p2pdma() {
-            // SAFETY: This is the kernel's mapping of the folio as MMIO, of that many bytes. The
-            // folio stays, as we borrow a reference.
-            unsafe {
-                clear_mmio(
-                    bindings::folio_address(self.as_raw()),
-                    self.nr_pages() * PAGE_SIZE,
-                )
-            };
+        if let Ok(io) = self.as_mmio() {
+            // SAFETY: This is MMIO of that size, which is that of the folio, and is there for as
+            // long as `io`.
+            unsafe { clear_mmio(MmioBackend::as_ptr(io).cast(), io.size()) };
         }
     }
 }

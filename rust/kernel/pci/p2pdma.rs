@@ -554,6 +554,24 @@ impl Drop for Mem<'_> {
 /// Only then may one ask for the way to and from it: once a function has been removed, parts of
 /// what was above it in the tree of buses are gone.
 ///
+/// # Examples
+///
+/// ```
+/// use kernel::pci::p2pdma::{
+///     self,
+///     Endpoint,
+///     MapType, //
+/// };
+///
+/// /// Picks the first peer that DMA from `own` can get to.
+/// fn reachable<'a>(own: Endpoint<'_>, peers: &[Endpoint<'a>]) -> Option<Endpoint<'a>> {
+///     peers
+///         .iter()
+///         .copied()
+///         .find(|peer| p2pdma::map_type(own, *peer) != MapType::NotSupported)
+/// }
+/// ```
+///
 /// # Invariants
 ///
 /// The device is that of a PCI function, and bound for the lifetime `'a`.

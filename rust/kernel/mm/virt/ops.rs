@@ -47,6 +47,29 @@ use core::{
 /// Drivers do not implement this. They use what the abstraction of their kind of device provides,
 /// for example [`MiscFile`].
 ///
+/// # Examples
+///
+/// What all kinds of files have in common is written for any of them:
+///
+/// ```
+/// use kernel::{
+///     mm::virt::{
+///         MmapFile,
+///         VmaDesc, //
+///     },
+///     page::PAGE_SIZE,
+///     prelude::*, //
+/// };
+///
+/// /// Refuses to map more than `len` bytes, or less.
+/// fn check_range<F: MmapFile>(desc: &VmaDesc<F>, len: usize) -> Result {
+///     if desc.pgoff() != 0 || desc.size() != len.next_multiple_of(PAGE_SIZE) {
+///         return Err(EINVAL);
+///     }
+///     Ok(())
+/// }
+/// ```
+///
 /// # Safety
 ///
 /// If [`Self::data`] returns `Some`, then what it returns must be valid for `'a`.

@@ -425,6 +425,19 @@ impl Source<'_> {
 }
 
 /// Numbers about one [`Source`], or about all that a [`Context`] has got.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::pci::p2pdma::mmap::Usage;
+///
+/// /// Tells whether `size` bytes more are available, by what is known now.
+/// fn fits(usage: Usage, size: usize) -> bool {
+///     size <= usage.size.saturating_sub(usage.used)
+/// }
+///
+/// assert!(!fits(Usage::default(), 1));
+/// ```
 #[derive(Copy, Clone, Default)]
 pub struct Usage {
     /// The size in bytes: that of the source, or the limit of the context.

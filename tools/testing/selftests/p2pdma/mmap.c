@@ -212,7 +212,7 @@ FIXTURE_TEARDOWN_PARENT(mmap)
 	if (self->slow)
 		EXPECT_EQ(0, system(getenv("P2PDMA_FAST")));
 	module_run("off");
-	faults_not_in(NULL);
+	faults_not_in(NULL, NULL);
 	/* The test's process is gone, and so has to be all that it used. */
 	if (!access(self->node, F_OK))
 		EXPECT_TRUE(drained(self));
@@ -813,7 +813,6 @@ TEST_F_TIMEOUT(mmap, threads_fault, 120)
 TEST_F_TIMEOUT(mmap, async_munmap, 120)
 {
 	const struct timespec limit = { .tv_sec = 10 };
-	struct iocb iocbs[4], *list[4];
 	struct io_event events[4];
 	aio_context_t ctx = 0;
 	int round, done, n, i;
@@ -823,16 +822,9 @@ TEST_F_TIMEOUT(mmap, async_munmap, 120)
 		SKIP(return, "no asynchronous I/O: %s", strerror(errno));
 	for (round = 0; round < rounds(50); round++) {
 		mem = MAP(self->fd, SZ_1M);
-		memset(iocbs, 0, sizeof(iocbs));
-		for (i = 0; i < 4; i++) {
-			iocbs[i].aio_lio_opcode = IOCB_CMD_PREAD;
-			iocbs[i].aio_fildes = self->disk;
-			iocbs[i].aio_buf = (uintptr_t)mem + i * SZ_1M / 4;
-			iocbs[i].aio_nbytes = SZ_1M / 4;
-			iocbs[i].aio_offset = DISK_OFFSET + i * SZ_1M / 4;
-			list[i] = &iocbs[i];
-		}
-		ASSERT_EQ(4, syscall(SYS_io_submit, ctx, 4, list));
+		for (i = 0; i < 4; i++)
+			ASSERT_EQ(0, aio_submit(ctx, IOCB_CMD_PREAD, self->disk, mem + i * SZ_1M / 4,
+						SZ_1M / 4, DISK_OFFSET + i * SZ_1M / 4));
 		ASSERT_EQ(0, munmap(mem, SZ_1M));
 		mem = MAP(self->fd, SZ_1M);
 		page_mark(mem, SZ_1M, round);
@@ -858,7 +850,6 @@ TEST_F_TIMEOUT(mmap, free_in_interrupt, 120)
 	const char *slow = getenv("P2PDMA_SLOW");
 	const bool sure = slow && getenv("P2PDMA_FAST");
 	const struct timespec limit = { .tv_sec = 60 };
-	struct iocb iocbs[4], *list[4];
 	struct io_event events[4] = {};
 	aio_context_t ctx = 0;
 	int round, i, hits;
@@ -875,16 +866,9 @@ TEST_F_TIMEOUT(mmap, free_in_interrupt, 120)
 		ASSERT_EQ(0, system(slow));
 	for (round = 0; round < (sure ? 3 : 100) && module_hits() < 1; round++) {
 		mem = MAP(self->fd, SZ_1M);
-		memset(iocbs, 0, sizeof(iocbs));
-		for (i = 0; i < 4; i++) {
-			iocbs[i].aio_lio_opcode = IOCB_CMD_PWRITE;
-			iocbs[i].aio_fildes = self->disk;
-			iocbs[i].aio_buf = (uintptr_t)mem + i * SZ_1M / 4;
-			iocbs[i].aio_nbytes = SZ_1M / 4;
-			iocbs[i].aio_offset = DISK_OFFSET + i * SZ_1M / 4;
-			list[i] = &iocbs[i];
-		}
-		ASSERT_EQ(4, syscall(SYS_io_submit, ctx, 4, list));
+		for (i = 0; i < 4; i++)
+			ASSERT_EQ(0, aio_submit(ctx, IOCB_CMD_PWRITE, self->disk, mem + i * SZ_1M / 4,
+						SZ_1M / 4, DISK_OFFSET + i * SZ_1M / 4));
 		ASSERT_EQ(0, munmap(mem, SZ_1M));
 		ASSERT_EQ(4, syscall(SYS_io_getevents, ctx, 4, 4, events, &limit));
 		for (i = 0; i < 4; i++)
@@ -1056,22 +1040,23 @@ static int op_bind(void *arg)
 }
 
 /*
- * Each allocation of probing fails once, but for those of memremap_pages(): memory
- * hot-plug does not recover from that.
+ * Each allocation of probing fails once, but for those of the architecture's memory
+ * hot-plug, which does not recover from that.
  */
 TEST_F_TIMEOUT(mmap, bind_allocations_fail, 600)
 {
 	struct bind bind = { .name = self->fn.name };
 	int nth, ret = 0, failed = 0;
-	char buf[128];
+	char buf[128], node[256];
 
 	if (variant->sysfs)
 		SKIP(return, "it is the same driver's as the node");
 	/* There, it is not this task that probes. */
 	if (!pci_fn_read(&self->fn, "numa_node", buf, sizeof(buf)) && atoi(buf) >= 0)
 		SKIP(return, "not on a machine with several nodes");
-	if (!faults_ready() || !faults_not_in("memremap_pages"))
+	if (!faults_ready() || !faults_not_in("arch_add_memory", "add_pages"))
 		SKIP(return, "needs CONFIG_FAULT_INJECTION_STACKTRACE_FILTER");
+	snprintf(node, sizeof(node), "%s", self->node);
 	close(self->fd);
 	ASSERT_EQ(0, pci_fn_unbind(&self->fn));
 	ASSERT_EQ(0, pci_fn_write(&self->fn, "driver_override", variant->driver));
@@ -1096,9 +1081,11 @@ TEST_F_TIMEOUT(mmap, bind_allocations_fail, 600)
 	/* The file's own are a few. */
 	EXPECT_LT(10, failed);
 	close(bind.fd);
-	EXPECT_TRUE(faults_not_in(NULL));
+	EXPECT_TRUE(faults_not_in(NULL, NULL));
 	ASSERT_EQ(0, attach(self, variant));
 	EXPECT_EQ(self->available, memory_left(self));
+	/* Numbers of nodes are free again, too. */
+	EXPECT_STREQ(node, self->node);
 }
 
 /* It waits for a slow peer, and returns once that is done. */
@@ -1107,7 +1094,6 @@ TEST_F_TIMEOUT(mmap, unbind_slow_client, 120)
 	const char *slow = getenv("P2PDMA_SLOW");
 	const struct timespec limit = { .tv_sec = 60 };
 	uint64_t *unbound = ram_map_shared(SZ_4K), done, start, val;
-	struct iocb iocbs[4] = {}, *list[4];
 	struct io_event events[4];
 	aio_context_t ctx = 0;
 	pid_t child;
@@ -1121,18 +1107,12 @@ TEST_F_TIMEOUT(mmap, unbind_slow_client, 120)
 	ASSERT_NE(NULL, unbound);
 	ASSERT_EQ(0, syscall(SYS_io_setup, 4, &ctx));
 	mem = MAP(self->fd, SZ_1M);
-	for (i = 0; i < 4; i++) {
-		iocbs[i].aio_lio_opcode = IOCB_CMD_PREAD;
-		iocbs[i].aio_fildes = self->disk;
-		iocbs[i].aio_buf = (uintptr_t)mem + i * SZ_1M / 4;
-		iocbs[i].aio_nbytes = SZ_1M / 4;
-		iocbs[i].aio_offset = DISK_OFFSET + i * SZ_1M / 4;
-		list[i] = &iocbs[i];
-	}
 	self->slow = true;
 	ASSERT_EQ(0, system(slow));
 	start = now_ms();
-	EXPECT_EQ(4, syscall(SYS_io_submit, ctx, 4, list));
+	for (i = 0; i < 4; i++)
+		ASSERT_EQ(0, aio_submit(ctx, IOCB_CMD_PREAD, self->disk, mem + i * SZ_1M / 4,
+					SZ_1M / 4, DISK_OFFSET + i * SZ_1M / 4));
 	child = fork_child();
 	if (!child) {
 		i = pci_fn_unbind(&self->fn);

@@ -1257,7 +1257,6 @@ static void fuzz_reap(struct fuzz *f, bool all)
 static void fuzz_access(struct fuzz *f)
 {
 	uint64_t offset = DISK_OFFSET + below(f, 256) * SZ_4K, val;
-	struct iocb iocb = {}, *list = &iocb;
 	size_t len;
 	void *mem = any_range(f, &len);
 	int i;
@@ -1270,12 +1269,8 @@ static void fuzz_access(struct fuzz *f)
 		pwrite(f->self->disk, mem, len, offset);
 		break;
 	case 2 ... 3:
-		iocb.aio_lio_opcode = one_in(f, 2) ? IOCB_CMD_PREAD : IOCB_CMD_PWRITE;
-		iocb.aio_fildes = f->self->disk;
-		iocb.aio_buf = (uintptr_t)mem;
-		iocb.aio_nbytes = len;
-		iocb.aio_offset = offset;
-		if (syscall(SYS_io_submit, f->aio, 1, &list) == 1)
+		i = one_in(f, 2) ? IOCB_CMD_PREAD : IOCB_CMD_PWRITE;
+		if (!aio_submit(f->aio, i, f->self->disk, mem, len, offset))
 			f->in_flight++;
 		break;
 	case 4:

@@ -371,6 +371,19 @@ int pwrite_all(int fd, const void *buf, size_t len, uint64_t offset)
 	return 0;
 }
 
+int aio_submit(aio_context_t ctx, int opcode, int fd, void *buf, size_t len, uint64_t offset)
+{
+	struct iocb iocb = {
+		.aio_lio_opcode = opcode,
+		.aio_fildes = fd,
+		.aio_buf = (uintptr_t)buf,
+		.aio_nbytes = len,
+		.aio_offset = offset,
+	}, *list = &iocb;
+
+	return syscall(SYS_io_submit, ctx, 1, &list) == 1 ? 0 : -errno;
+}
+
 void *map_file(int fd, size_t len, uint64_t offset)
 {
 	void *mem;
@@ -755,15 +768,24 @@ static int function_range(const char *name, uint64_t *start, uint64_t *end)
 	return *start ? 0 : -ENOENT;
 }
 
-bool faults_not_in(const char *function)
+bool faults_not_in(const char *function, const char *tail)
 {
 	static const char * const names[] = { "failslab", "fail_page_alloc", NULL };
+	uint64_t start = 0, end = 0, tail_start, tail_end;
 	char path[128], from[32], to[32];
-	uint64_t start = 0, end = 0;
 	int i;
 
 	if (function && function_range(function, &start, &end))
 		return false;
+	/* There is one range only. */
+	if (tail && !function_range(tail, &tail_start, &tail_end)) {
+		if (tail_start < start)
+			start = tail_start;
+		if (tail_end > end)
+			end = tail_end;
+		if (end - start > 0x10000)
+			return false;
+	}
 	snprintf(from, sizeof(from), "0x%llx", (unsigned long long)start);
 	snprintf(to, sizeof(to), "0x%llx", (unsigned long long)end);
 	for (i = 0; names[i]; i++) {

@@ -6,6 +6,7 @@
 #ifndef SELFTESTS_P2PDMA_H
 #define SELFTESTS_P2PDMA_H
 
+#include <linux/aio_abi.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -96,6 +97,9 @@ uint64_t mmio_checksum(const void *mem, size_t len);
 int pread_all(int fd, void *buf, size_t len, uint64_t offset);
 int pwrite_all(int fd, const void *buf, size_t len, uint64_t offset);
 
+/* Submit a request, IOCB_CMD_PREAD or _PWRITE: 0 or a negative errno. */
+int aio_submit(aio_context_t ctx, int opcode, int fd, void *buf, size_t len, uint64_t offset);
+
 /* Map a file to share it, NULL with errno set on error. */
 void *map_file(int fd, size_t len, uint64_t offset);
 /* Ordinary memory, aligned to pages, for this process or to share. */
@@ -147,8 +151,11 @@ int module_hits(void);
 
 /* Let allocations fail where a task asks for it, whatever they are for. */
 bool faults_ready(void);
-/* None that @function makes, or that is made for it. NULL: no such function. */
-bool faults_not_in(const char *function);
+/*
+ * None that @function makes, or that is made for it, or by what it ends with a jump
+ * to: @tail, if there is one. NULL: none is left out.
+ */
+bool faults_not_in(const char *function, const char *tail);
 /*
  * Run @op with its @nth allocation failing. The result is that of @op, or
  * -ERANGE if it has not got as many.
