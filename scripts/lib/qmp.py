@@ -1,24 +1,26 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Give QEMU's monitor a command, as a person would type it, and print the answer.
+"""Give QEMU's monitor commands, as a person would type them, and print the answers.
 
-usage: qmp.py SOCKET COMMAND"""
+usage: qmp.py SOCKET COMMAND..."""
 
 import json
 import socket
 import sys
 
 
-def main(path, command):
+def main(path, commands):
+    requests = [{"execute": "qmp_capabilities"}]
+    requests += [
+        {"execute": "human-monitor-command", "arguments": {"command-line": command}}
+        for command in commands
+    ]
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(30)
         sock.connect(path)
         stream = sock.makefile("rw")
         json.loads(stream.readline())
-        for request in (
-            {"execute": "qmp_capabilities"},
-            {"execute": "human-monitor-command", "arguments": {"command-line": command}},
-        ):
+        for request in requests:
             stream.write(json.dumps(request) + "\n")
             stream.flush()
             answer = {}
@@ -26,10 +28,10 @@ def main(path, command):
                 answer = json.loads(stream.readline())
             if "error" in answer:
                 sys.exit(answer["error"]["desc"])
-        if answer["return"]:
-            sys.exit(answer["return"].strip())
+            if answer["return"]:
+                print(answer["return"].strip())
 
 
-if len(sys.argv) != 3:
+if len(sys.argv) < 3:
     sys.exit(__doc__)
-main(*sys.argv[1:])
+main(sys.argv[1], sys.argv[2:])

@@ -29,9 +29,9 @@ topology_field()
 topology_expect()	{ topology_field "$1" 6; }
 topology_about()	{ topology_field "$1" 7; }
 
-# topology_other MEMORY: QEMU's option for ivshmem. When it is plugged again, it
-# has to be with the spare memory: QEMU aborts if it is what it had before.
-topology_other()	{ echo "ivshmem-plain,id=shm,memdev=$1,bus=sw3"; }
+# QEMU's options for ivshmem, and for its memory.
+topology_other()	{ echo "ivshmem-plain,id=shm,memdev=bar,bus=sw3"; }
+topology_memory()	{ echo "memory-backend-ram,id=bar,size=256M,share=on"; }
 
 # topology_devices PLACEMENT DIR: QEMU's options for the three devices, one a
 # line. Virtio devices of the guest's own never sit below the switch: they would
@@ -55,7 +55,6 @@ topology_devices()
 	echo "-device nvme,id=cmb,drive=disk0,serial=p2pdma-cmb,cmb_size_mb=${CMB_MB:-128},bus=${bus[0]}"
 	echo "-drive if=none,id=disk1,format=raw,cache=unsafe,file=$dir/peer.img"
 	echo "-device nvme,id=peer,drive=disk1,serial=p2pdma-peer,bus=${bus[1]}"
-	echo "-object memory-backend-ram,id=bar,size=256M,share=on"
-	echo "-object memory-backend-ram,id=spare,size=256M,share=on"
-	echo "-device $(topology_other bar)"
+	echo "-object $(topology_memory)"
+	echo "-device $(topology_other)"
 }

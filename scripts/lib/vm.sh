@@ -113,21 +113,24 @@ vm_command()
 		topology_devices "$(topology_field "$topology" 3)" "$job")
 }
 
-# vm_monitor JOB: give QEMU the command that the guest has put into JOB/monitor,
+# vm_monitor JOB: give QEMU the commands that the guest has put into JOB/monitor,
 # for it to plug and unplug devices.
 vm_monitor()
 {
-	"$TOP/scripts/lib/qmp.py" "$1/qmp" "$(cat "$1/monitor")" >>"$1/qemu.log" 2>&1 || :
+	local commands
+
+	mapfile -t commands <"$1/monitor"
+	"$TOP/scripts/lib/qmp.py" "$1/qmp" "${commands[@]}" >>"$1/qemu.log" 2>&1 || :
 	rm -f "$1/monitor"
 }
 
-# monitor VAR COMMAND...: the guest's variable VAR runs that command of QEMU's monitor.
+# monitor VAR COMMAND...: the guest's variable VAR runs these commands of QEMU's monitor.
 monitor()
 {
 	local var=$1
 	shift
 
-	echo "$var='echo $* >/job/monitor; while [ -e /job/monitor ]; do sleep 0.05; done'"
+	echo "$var='printf \"%s\\n\"$(printf ' "%s"' "$@") >/job/.monitor; mv /job/.monitor /job/monitor; while [ -e /job/monitor ]; do sleep 0.05; done'"
 }
 
 # vm_boot JOB CONFIG TOPOLOGY TIMEOUT [interactive]: run what is in JOB/command
@@ -155,11 +158,13 @@ vm_boot()
 			echo 'P2PDMA_UNPLUG='\''echo 1 >"/sys/bus/pci/devices/$P2PDMA_OTHER/remove"'\'
 			echo "P2PDMA_PLUG='echo 1 >/sys/bus/pci/rescan'"
 		else
-			monitor P2PDMA_UNPLUG device_del shm
-			monitor P2PDMA_PLUG device_add "$(topology_other spare)"
+			monitor P2PDMA_UNPLUG "device_del shm"
+			# QEMU aborts if it is plugged in with memory that it had before.
+			monitor P2PDMA_PLUG "object_del bar" "object_add $(topology_memory)" \
+				"device_add $(topology_other)"
 		fi
-		monitor P2PDMA_SLOW block_set_io_throttle disk1 262144 0 0 0 0 0
-		monitor P2PDMA_FAST block_set_io_throttle disk1 0 0 0 0 0 0
+		monitor P2PDMA_SLOW "block_set_io_throttle disk1 262144 0 0 0 0 0"
+		monitor P2PDMA_FAST "block_set_io_throttle disk1 0 0 0 0 0 0"
 		echo "GUEST_DATE=$(date +%s)"
 		echo "TERM=${TERM:-linux}"
 	} >"$job/env"

@@ -16,6 +16,7 @@
  *   P2PDMA_UNPLUG, P2PDMA_PLUG
  *                             commands that have P2PDMA_OTHER taken out of its
  *                             slot, and put back
+ *   P2PDMA_SLOW, P2PDMA_FAST  commands that make the disk slow, and fast again
  *   P2PDMA_SEED=1             where the fuzzers' random numbers start
  *   P2PDMA_FUZZ_SECONDS=20    how long they run, one hour at most
  */
@@ -91,6 +92,7 @@ FIXTURE(p2pbar)
 	int dma;		/* what DMA by it gives: 0, or -EINVAL if there
 				 * is no way between the two
 				 */
+	bool slow;		/* whether the disk was made slow */
 };
 
 /* The ioctls, 0 or a negative errno. */
@@ -255,6 +257,8 @@ FIXTURE_SETUP(p2pbar)
 
 FIXTURE_TEARDOWN_PARENT(p2pbar)
 {
+	if (self->slow)
+		EXPECT_EQ(0, system(getenv("P2PDMA_FAST")));
 	/* The test's process is gone, and so has to be all that it used. */
 	if (!access(self->node, F_OK))
 		EXPECT_TRUE(drained(self));
@@ -958,16 +962,39 @@ static bool wait_for_function(const struct pci_fn *fn, bool there, int ms)
 	return true;
 }
 
+/* Put another one into the slot, and open its node. */
+static bool plug_in(struct _test_data_p2pbar *self)
+{
+	int tries;
+
+	/* The slot may not be ready for another one yet. */
+	for (tries = 0; tries < 10; tries++) {
+		if (system(getenv("P2PDMA_PLUG")))
+			return false;
+		if (wait_for_function(&self->fn, true, 3000))
+			break;
+	}
+	/* The one that was taken out is still open, and another one is there. */
+	close(self->fd);
+	/* It is seen before it can be bound. */
+	for (tries = 0; tries < 100; tries++) {
+		if (!attach(self))
+			return true;
+		usleep(50 * 1000);
+	}
+	return false;
+}
+
 /* The device is taken out while it is used in every way. */
 TEST_F_TIMEOUT(p2pbar, unplug, 150)
 {
-	const char *unplug = getenv("P2PDMA_UNPLUG"), *plug = getenv("P2PDMA_PLUG");
+	const char *unplug = getenv("P2PDMA_UNPLUG");
 	uint64_t key, val, end = now_ms() + 60000;
 	void *mem, *object;
 	pid_t child;
-	int idle, ret, tries;
+	int idle, ret;
 
-	if (!unplug || !plug)
+	if (!unplug || !getenv("P2PDMA_PLUG"))
 		SKIP(return, "P2PDMA_UNPLUG and P2PDMA_PLUG are not set");
 	idle = open(self->node, O_RDWR | O_CLOEXEC);
 	ASSERT_LE(0, idle);
@@ -994,25 +1021,58 @@ TEST_F_TIMEOUT(p2pbar, unplug, 150)
 	EXPECT_EQ(-ENODEV, alloc_object(self->fd, P2PBAR_MEM, SZ_4K, &key));
 	EXPECT_EQ(ENODEV, map_errno(idle, SZ_4K, 0));
 
-	/* The slot may not be ready for another one yet. */
-	for (tries = 0; tries < 10; tries++) {
-		ASSERT_EQ(0, system(plug));
-		if (wait_for_function(&self->fn, true, 3000))
-			break;
-	}
-	ASSERT_GT(10, tries);
-	/* The one that was taken out is still open, and another one is there. */
-	close(self->fd);
-	/* It is seen before it can be bound. */
-	for (tries = 0; tries < 100 && attach(self); tries++)
-		usleep(50 * 1000);
-	ASSERT_GT(100, tries);
+	ASSERT_TRUE(plug_in(self));
 	EXPECT_EQ(ENODEV, map_errno(idle, SZ_4K, 0));
 	EXPECT_EQ(SIGBUS, try_read64(mem, &val));
 	ASSERT_EQ(0, munmap(mem, SZ_2M));
 	mem = map_file(self->fd, SZ_1M, 0);
 	ASSERT_NE(NULL, mem);
 	EXPECT_EQ(self->dma, dma_in(self->disk, mem, SZ_1M));
+}
+
+/* The device is taken out, but not before a slow peer's DMA is over. */
+TEST_F_TIMEOUT(p2pbar, unplug_slow_client, 150)
+{
+	const char *unplug = getenv("P2PDMA_UNPLUG"), *slow = getenv("P2PDMA_SLOW");
+	const struct timespec limit = { .tv_sec = 90 };
+	const size_t len = SZ_1M / 2;
+	struct io_event events[8];
+	aio_context_t ctx = 0;
+	uint64_t val, end;
+	pid_t child;
+	void *mem;
+	int i;
+
+	if (!unplug || !getenv("P2PDMA_PLUG") || !slow || !getenv("P2PDMA_FAST"))
+		SKIP(return, "P2PDMA_UNPLUG, _PLUG, _SLOW and _FAST are not all set");
+	if (self->dma)
+		SKIP(return, "no way for DMA");
+	ASSERT_EQ(0, syscall(SYS_io_setup, 8, &ctx));
+	mem = map_file(self->fd, 8 * len, 0);
+	ASSERT_NE(NULL, mem);
+	self->slow = true;
+	ASSERT_EQ(0, system(slow));
+	/* It takes longer than a slot's button. */
+	for (i = 0; i < 8; i++)
+		ASSERT_EQ(0, aio_submit(ctx, IOCB_CMD_PREAD, self->disk, mem + i * len, len,
+					DISK_OFFSET + i * len));
+	child = fork_child();
+	ASSERT_LE(0, child);
+	if (!child)
+		_exit(!!system(unplug));
+
+	end = now_ms() + 15000;
+	while (try_read64(mem, &val) != SIGBUS && now_ms() < end)
+		usleep(1000);
+	EXPECT_EQ(SIGBUS, try_read64(mem, &val));
+	EXPECT_TRUE(wait_for_function(&self->fn, true, 0));
+	ASSERT_EQ(8, syscall(SYS_io_getevents, ctx, 8, 8, events, &limit));
+	for (i = 0; i < 8; i++)
+		EXPECT_EQ(len, events[i].res);
+	EXPECT_TRUE(wait_for_function(&self->fn, false, 5000));
+	EXPECT_EQ(0, wait_child(child, 5000));
+	ASSERT_TRUE(plug_in(self));
+	EXPECT_TRUE(drained(self));
 }
 
 TEST_F_TIMEOUT(p2pbar, unbind_keyed, 90)
