@@ -130,7 +130,8 @@ monitor()
 	local var=$1
 	shift
 
-	echo "$var='printf \"%s\\n\"$(printf ' "%s"' "$@") >/job/.monitor; mv /job/.monitor /job/monitor; while [ -e /job/monitor ]; do sleep 0.05; done'"
+	printf "%s='printf \"%%s\\\\n\"%s >/job/.monitor; mv /job/.monitor /job/monitor; while [ -e /job/monitor ]; do sleep 0.05; done'\n" \
+		"$var" "$(printf ' "%s"' "$@")"
 }
 
 # vm_boot JOB CONFIG TOPOLOGY TIMEOUT [interactive]: run what is in JOB/command
