@@ -148,6 +148,9 @@ pub enum CacheMode {
 }
 
 /// The driver's part of a [`Pagemap`].
+///
+/// It must not keep a [`FreeFolio`] or an [`ARef<Folio>`] of that pagemap: when the device is
+/// unbound, these are waited for, and only then is this dropped.
 pub trait PagemapOps: Send + Sync + 'static {
     /// Takes back a folio whose last reference is gone.
     ///
@@ -163,7 +166,7 @@ pub trait PagemapOps: Send + Sync + 'static {
     ///
     /// May sleep. Called by one thread at a time. The pagemap, and with it the unbinding of the
     /// device, waits for it, so it must not take the lock of the device. If it defers the folio
-    /// again, it is called again right away.
+    /// again, it is called again after others have had their turn.
     fn folio_free_deferred(&self, folio: FreeFolio) {
         drop(folio);
     }
@@ -225,7 +228,7 @@ struct Base {
     deferred: Atomic<*mut bindings::folio>,
     first_pfn: usize,
     out: BlockMap,
-    users: KVVec<Atomic<u64>>,
+    users: VVec<Atomic<u64>>,
     free: unsafe fn(*const c_void, FreeFolio),
     free_deferred: unsafe fn(*const c_void, FreeFolio),
     data: *const c_void,
@@ -269,22 +272,18 @@ unsafe extern "C" fn deferred_callback(work: *mut bindings::work_struct) {
     // SAFETY: By the safety requirements.
     let base = unsafe { &*container_of!(Opaque::cast_from(work), Base, work) };
 
-    loop {
-        // Pairs with the release in `FreeFolio::defer`.
-        let mut folio = base.deferred.xchg(ptr::null_mut(), Acquire);
+    // Pairs with the release in `FreeFolio::defer`. For those that are deferred from now on, the
+    // work is queued again.
+    let mut folio = base.deferred.xchg(ptr::null_mut(), Acquire);
 
-        if folio.is_null() {
-            return;
-        }
-        while !folio.is_null() {
-            // SAFETY: By the type invariant, `folio` is one without references. It has been taken
-            // off the list, and thus is ours.
-            let next = unsafe { next_deferred(folio) };
+    while !folio.is_null() {
+        // SAFETY: By the type invariant, `folio` is one without references. It has been taken off
+        // the list, and thus is ours.
+        let next = unsafe { next_deferred(folio) };
 
-            // SAFETY: The same. The pages of the folio hold references to the pagemap.
-            unsafe { Base::give_back(NonNull::from(base), folio, true) };
-            folio = next;
-        }
+        // SAFETY: The same. The pages of the folio hold references to the pagemap.
+        unsafe { Base::give_back(NonNull::from(base), folio, true) };
+        folio = next;
     }
 }
 
@@ -339,6 +338,9 @@ impl Base {
     ///
     /// - `owner` must be the provider of a BAR, in the memory of which `range`, in bytes of
     ///   physical address, lies, and both must stay valid for as long as the result does.
+    /// - Start and size of `range` must be aligned to `memremap_compat_align()`, and the size must
+    ///   not be 0. No other pagemap may have any of its memory, apart from one that was made since
+    ///   by the initialiser of the driver's part, under the lock of the device.
     /// - `data` must point to where a `T` is by the time that the initialiser runs, and which stays
     ///   there for as long as the result does.
     unsafe fn new<T: PagemapOps>(
@@ -355,7 +357,7 @@ impl Base {
         try_pin_init!(Self {
             out: BlockMap::new(nr_pages, GFP_KERNEL)?,
             users: {
-                let mut users = KVVec::with_capacity(nr_pages, GFP_KERNEL)?;
+                let mut users = VVec::with_capacity(nr_pages, GFP_KERNEL)?;
 
                 for _ in 0..nr_pages {
                     users.push(Atomic::new(SOMEBODY), GFP_KERNEL)?;
@@ -544,8 +546,9 @@ impl<T: PagemapOps> Pagemap<T> {
     ///
     /// - `owner` must be the provider of a BAR of `dev`, in the memory of which `range`, in bytes
     ///   of physical address, lies, and both must stay valid for as long as the result does.
-    /// - Start and size of `range` must be aligned to `memremap_compat_align()`, and no other
-    ///   pagemap may have any of its memory.
+    /// - Start and size of `range` must be aligned to `memremap_compat_align()`, and the size must
+    ///   not be 0. No other pagemap may have any of its memory, which the lock of `dev` has to see
+    ///   to, apart from one that the initialiser of the driver's part makes.
     pub(crate) unsafe fn new<E>(
         owner: NonNull<bindings::p2pdma_provider>,
         range: Range<u64>,

@@ -405,7 +405,7 @@ impl P2pbar {
 
         match Self::add_pagemap(pdev, bar, wc..len, CacheMode::WriteCombine, true) {
             Ok(uar_wc) => Domain::new(pdev, &[mem.into(), uar_nc.into(), uar_wc.into()]),
-            Err(EOPNOTSUPP) => Domain::new(pdev, &[mem.into(), uar_nc.into()]),
+            Err(EOPNOTSUPP | EBUSY) => Domain::new(pdev, &[mem.into(), uar_nc.into()]),
             Err(e) => Err(e),
         }
     }

@@ -178,6 +178,10 @@ impl Location {
         if size == 0 || offset >= len {
             return Err(EINVAL);
         }
+        // The registers are not memory.
+        if bar == 0 && offset < regs::END as u64 {
+            return Err(EINVAL);
+        }
 
         // The CMB may be larger than the BAR, for example below a bridge with a small window.
         let size = size.min(len - offset);

@@ -77,13 +77,17 @@ impl FileMapping {
             )
         };
 
-        // SAFETY: The inode of an open file is valid.
+        // A file whose `open()` has failed has lost them.
+        if inode.is_null() {
+            return Err(EINVAL);
+        }
+        // SAFETY: The inode of a file is valid.
         if mapping != unsafe { &raw mut (*inode).i_data } {
             return Err(EINVAL);
         }
         let mapping = NonNull::new(mapping).ok_or(EINVAL)?;
 
-        // SAFETY: The path of an open file is valid.
+        // SAFETY: The path of a file that has an inode is valid.
         unsafe { bindings::path_get(&path) };
 
         // INVARIANT: We just got a reference to `path`. The inode of a file is that of its path,
@@ -92,6 +96,8 @@ impl FileMapping {
     }
 
     /// Returns a number that is the same for those whose [`Self::unmap_all`] does the same.
+    ///
+    /// It is an address in the kernel, and not for user space to see.
     #[inline]
     pub fn id(&self) -> usize {
         self.mapping.as_ptr().addr()

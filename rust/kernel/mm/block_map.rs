@@ -382,6 +382,8 @@ impl BlockMap {
     /// ```
     pub fn new(nr_units: usize, flags: Flags) -> Result<Self> {
         let nr_words = nr_units.div_ceil(WORD_UNITS);
+        // Nothing to warn of, however large it is to be.
+        let flags = flags | __GFP_NOWARN;
         let mut words = KVVec::with_capacity(nr_words, flags)?;
 
         for i in 0..nr_words {

@@ -228,6 +228,12 @@ pub(crate) unsafe fn clear_mmio(addr: *mut c_void, size: usize) {
 unsafe impl AlwaysRefCounted for Folio {
     #[inline]
     fn inc_ref(&self) {
+        // SAFETY: This is a valid folio.
+        let refs = unsafe { bindings::folio_ref_count(self.as_raw()) };
+
+        // It does not saturate. Half of what it can hold is far more than there ever are, unless
+        // they are forgotten.
+        assert!(refs > 0, "too many references to a folio");
         // SAFETY: By the type invariant, the reference count is not zero.
         unsafe { bindings::folio_get(self.as_raw()) };
     }

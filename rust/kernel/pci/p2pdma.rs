@@ -135,8 +135,9 @@ impl Device<device::Core<'_>> {
     ///
     /// - `EINVAL` if `bar` is not a memory BAR with an address, if `range` is empty or lies outside
     ///   of it, or if its physical address or its size is not aligned, see [`is_aligned`].
-    /// - `EBUSY` if some of the memory has been added already.
-    /// - `EOPNOTSUPP` if the device's BARs cannot be mapped, and on loongarch.
+    /// - `EBUSY` if some of the memory has been added already, or is mapped with another cache
+    ///   mode.
+    /// - `EOPNOTSUPP` if the device's BARs cannot be mapped, and on loongarch and s390.
     /// - `ENOMEM` if there is not enough memory, and other errors of `memremap_pages()`.
     ///
     /// # Examples
@@ -214,8 +215,7 @@ impl Device<device::Core<'_>> {
     /// # Errors
     ///
     /// The same as those of [`Device::p2pdma_add_resource`], those of the initialiser `ops`, and
-    /// `EOPNOTSUPP` if `mode` is [`CacheMode::WriteCombine`] and the BAR is not prefetchable, and
-    /// `EBUSY` if it is mapped otherwise already.
+    /// `EOPNOTSUPP` if `mode` is [`CacheMode::WriteCombine`] and the BAR is not prefetchable.
     ///
     /// # Examples
     ///
@@ -331,7 +331,7 @@ impl Device<device::Core<'_>> {
         }
 
         // There, the kernel's mapping of the memory is cached, whatever one asks for.
-        if cfg!(CONFIG_LOONGARCH) {
+        if cfg!(any(CONFIG_LOONGARCH, CONFIG_S390)) {
             return Err(EOPNOTSUPP);
         }
 
@@ -399,7 +399,7 @@ impl<'a> Pool<'a> {
     ///
     /// C function: `pci_p2pmem_alloc_page()`. May sleep.
     ///
-    /// Returns [`None`] if it is memory that was added later than that of this pool, too.
+    /// Returns [`None`] if what it gets is memory that was added at another time, too.
     pub(crate) fn alloc_folio(&self) -> Option<ARef<Folio>> {
         // SAFETY: `self.dev.as_raw()` is a valid pointer to a `struct pci_dev`.
         let page = NonNull::new(unsafe { bindings::pci_p2pmem_alloc_page(self.dev.as_raw()) })?;
@@ -408,7 +408,7 @@ impl<'a> Pool<'a> {
         // reference, which is ours.
         let folio = unsafe { ARef::<Folio>::from_raw(page.cast()) };
 
-        // Its pagemap goes earlier than this one, and must not wait for who relies on this one.
+        // Its pagemap may go earlier than this one, and must not wait for who relies on this one.
         let is_ours = folio
             .pagemap()
             .is_some_and(|pagemap| pagemap.as_raw() == self.pagemap.as_ptr());
@@ -728,6 +728,8 @@ pub fn map_type(provider: Endpoint<'_>, client: Endpoint<'_>) -> MapType {
     //   tree of buses exists.
     // - The function reads what the owner has been set up with under RCU; `pci_p2pdma_release()`
     //   waits for readers before that is freed.
+    // - For a host bridge it looks at the first function of the root bus. That it is not removed at
+    //   that moment is up to the function, as for all its callers.
     match unsafe { bindings::pci_p2pdma_map_type(&mut provider, client.0.as_raw()) } {
         bindings::pci_p2pdma_map_type_PCI_P2PDMA_MAP_BUS_ADDR => MapType::BusAddr,
         bindings::pci_p2pdma_map_type_PCI_P2PDMA_MAP_THRU_HOST_BRIDGE => MapType::ThruHostBridge,
@@ -777,7 +779,7 @@ pub fn distance(provider: Endpoint<'_>, clients: &[Endpoint<'_>], verbose: bool)
     //   `struct device`, hence `clients` has the layout of an array of `num` valid pointers to
     //   these. The function does not write to it.
     // - By the type invariant of `Endpoint` all of them are PCI functions, and bound. Hence all
-    //   that is above them in the tree of buses exists.
+    //   that is above them in the tree of buses exists. For what is beside them, see `map_type`.
     let distance = unsafe {
         bindings::pci_p2pdma_distance_many(
             provider.as_raw(),
@@ -836,6 +838,7 @@ pub fn find(clients: &[Endpoint<'_>]) -> Option<ARef<Device>> {
     //   these. The function does not write to it.
     // - By the type invariant of `Endpoint` all of them are PCI functions, and bound. Hence all
     //   that is above them in the tree of buses exists.
+    //   For what is beside them, see `map_type`.
     // - The function finds the providers itself, and is responsible for them.
     let pdev = unsafe { bindings::pci_p2pmem_find_many(clients.as_ptr().cast_mut().cast(), num) };
 

@@ -354,9 +354,8 @@ impl VmFault {
     /// This is for peer-to-peer DMA memory, see [`Folio::is_pci_p2pdma`]. Other folios are subject
     /// to rules about who may map them, and which locks to hold. The result is
     /// [`FaultResult::SigBus`] for these, if there is no such page in the folio, and if the VMA was
-    /// prepared for a pagemap with another [`CacheMode`].
-    ///
-    /// Who lets two threads map different pages at the same address must expect warnings.
+    /// prepared for a pagemap with another [`CacheMode`]. If there is a page at that address by
+    /// now, it stays.
     ///
     /// May sleep.
     ///

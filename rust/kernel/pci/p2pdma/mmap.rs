@@ -409,6 +409,8 @@ impl<'a, A: PageAllocator> From<&'a Pagemap<A>> for Source<'a> {
     }
 }
 
+/// Only the memory that the pool was created with can be mapped. If more was added to it,
+/// allocations fail for as long as pages of that are free.
 impl<'a> From<Pool<'a>> for Source<'a> {
     fn from(pool: Pool<'a>) -> Self {
         Self(SourceKind::Pool(pool))
@@ -609,7 +611,9 @@ impl Domain {
     /// `ENODEV`. Devices may still be accessing the memory when this returns.
     ///
     /// This is done when the device has been unbound. Drivers call it before, in their `unbind()`,
-    /// so that user space does not access a device that is being shut down. May sleep.
+    /// so that user space does not access a device that is being shut down. May sleep. If two
+    /// threads call it at once, all this is true when both have returned. Neither what
+    /// [`Self::with_endpoint`] calls nor a [`PageAllocator`] may call it.
     pub fn revoke(&self) {
         self.revoked.store(true, Relaxed);
         // Who has not seen that is done after this: nobody uses the sources any more, and there are
@@ -791,7 +795,7 @@ impl Drop for Object {
     fn drop(&mut self) {
         let slot = self.domain.state.lock().slots.remove(&self.id);
 
-        // The memory may be freed by this, so not under the lock.
+        // Not under the lock.
         drop(slot);
         self.count(|counters| {
             counters.objects.fetch_sub(1, Relaxed);
@@ -891,7 +895,8 @@ impl Context {
 
     /// Lowers the limit to `limit` bytes.
     ///
-    /// It may be lower than what is allocated already.
+    /// It may be lower than what is allocated already. A file that is passed on to somebody else
+    /// remains the same one: what it allocates may hold what it has left there before.
     ///
     /// # Errors
     ///
@@ -930,7 +935,8 @@ impl Context {
             return Err(ENOSPC);
         }
         let charge = Charge::new(&self.account, nr_pages)?;
-        let mut pieces = KVVec::with_capacity(nr_pages, GFP_KERNEL_ACCOUNT)?;
+        // Nothing to warn of, however much it is.
+        let mut pieces = KVVec::with_capacity(nr_pages, GFP_KERNEL_ACCOUNT | __GFP_NOWARN)?;
         let mut start = 0;
 
         while start < nr_pages {

@@ -480,6 +480,44 @@ TEST_F_TIMEOUT(p2pbar, cache_modes, 90)
 	}
 }
 
+/* What others have mapped with another cache mode is left to them. */
+TEST_F_TIMEOUT(p2pbar, other_cache_mode, 90)
+{
+	int bar = parameter("bar", 2), ret, fd;
+	uint64_t start, len = 0;
+	char attr[16];
+	void *mem;
+
+	if (!self->info[P2PBAR_UAR_WC].size)
+		SKIP(return, "the BAR is not prefetchable");
+#ifndef __x86_64__
+	SKIP(return, "only x86 keeps track of it");
+#endif
+	close(self->fd);
+	ASSERT_EQ(0, pci_fn_unbind(&self->fn));
+	ASSERT_EQ(0, pci_fn_resource(&self->fn, bar, &start, &len));
+	snprintf(attr, sizeof(attr), "resource%d_wc", bar);
+	fd = open(pci_fn_path(&self->fn, attr), O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	mem = map_file(fd, SZ_4K, 0);
+	close(fd);
+	ASSERT_NE(NULL, mem);
+	ret = pci_fn_bind(&self->fn, "p2pbar", "p2pbar");
+	ASSERT_EQ(0, munmap(mem, SZ_4K));
+	EXPECT_EQ(-EBUSY, ret);
+
+	/* It can do without write-combining. */
+	mem = pci_fn_map_bar(&self->fn, bar, len);
+	ASSERT_NE(NULL, mem);
+	EXPECT_EQ(0, attach(self));
+	EXPECT_EQ(0, get_info(self->fd, P2PBAR_MEM, &self->info[P2PBAR_MEM]));
+	EXPECT_EQ(-EOPNOTSUPP, alloc_object(self->fd, P2PBAR_UAR_WC, SZ_4K, &start));
+	close(self->fd);
+	ASSERT_EQ(0, munmap(mem, len));
+	ASSERT_EQ(0, attach(self));
+	EXPECT_EQ(0, alloc_object(self->fd, P2PBAR_UAR_WC, SZ_4K, &start));
+}
+
 TEST_F_TIMEOUT(p2pbar, exact_size, 90)
 {
 	uint64_t key;
@@ -790,7 +828,7 @@ TEST_F_TIMEOUT(p2pbar, exhaustion, 120)
 }
 
 /* All pages of such a type: they come back, and clean. */
-TEST_F_TIMEOUT(p2pbar, uar_deferred_free, 120)
+TEST_F_TIMEOUT(p2pbar, uar_deferred_free, 300)
 {
 	uint64_t *keys, val;
 	size_t i, n, dirty = 0;
