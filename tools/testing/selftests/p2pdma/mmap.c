@@ -809,6 +809,19 @@ TEST_F_TIMEOUT(mmap, threads_fault, 120)
 	}
 }
 
+/* Requests of the disk for 1 MiB, a quarter each. */
+static int submit_quarters(const struct _test_data_mmap *self, aio_context_t ctx, int opcode,
+			   void *mem)
+{
+	const size_t len = SZ_1M / 4;
+	int i, ret = 0;
+
+	for (i = 0; i < 4 && !ret; i++)
+		ret = aio_submit(ctx, opcode, self->disk, mem + i * len, len,
+				 DISK_OFFSET + i * len);
+	return ret;
+}
+
 /* Memory is not anybody else's before DMA to it is over. */
 TEST_F_TIMEOUT(mmap, async_munmap, 120)
 {
@@ -822,9 +835,7 @@ TEST_F_TIMEOUT(mmap, async_munmap, 120)
 		SKIP(return, "no asynchronous I/O: %s", strerror(errno));
 	for (round = 0; round < rounds(50); round++) {
 		mem = MAP(self->fd, SZ_1M);
-		for (i = 0; i < 4; i++)
-			ASSERT_EQ(0, aio_submit(ctx, IOCB_CMD_PREAD, self->disk, mem + i * SZ_1M / 4,
-						SZ_1M / 4, DISK_OFFSET + i * SZ_1M / 4));
+		ASSERT_EQ(0, submit_quarters(self, ctx, IOCB_CMD_PREAD, mem));
 		ASSERT_EQ(0, munmap(mem, SZ_1M));
 		mem = MAP(self->fd, SZ_1M);
 		page_mark(mem, SZ_1M, round);
@@ -866,9 +877,7 @@ TEST_F_TIMEOUT(mmap, free_in_interrupt, 120)
 		ASSERT_EQ(0, system(slow));
 	for (round = 0; round < (sure ? 3 : 100) && module_hits() < 1; round++) {
 		mem = MAP(self->fd, SZ_1M);
-		for (i = 0; i < 4; i++)
-			ASSERT_EQ(0, aio_submit(ctx, IOCB_CMD_PWRITE, self->disk, mem + i * SZ_1M / 4,
-						SZ_1M / 4, DISK_OFFSET + i * SZ_1M / 4));
+		ASSERT_EQ(0, submit_quarters(self, ctx, IOCB_CMD_PWRITE, mem));
 		ASSERT_EQ(0, munmap(mem, SZ_1M));
 		ASSERT_EQ(4, syscall(SYS_io_getevents, ctx, 4, 4, events, &limit));
 		for (i = 0; i < 4; i++)
@@ -1110,9 +1119,7 @@ TEST_F_TIMEOUT(mmap, unbind_slow_client, 120)
 	self->slow = true;
 	ASSERT_EQ(0, system(slow));
 	start = now_ms();
-	for (i = 0; i < 4; i++)
-		ASSERT_EQ(0, aio_submit(ctx, IOCB_CMD_PREAD, self->disk, mem + i * SZ_1M / 4,
-					SZ_1M / 4, DISK_OFFSET + i * SZ_1M / 4));
+	ASSERT_EQ(0, submit_quarters(self, ctx, IOCB_CMD_PREAD, mem));
 	child = fork_child();
 	if (!child) {
 		i = pci_fn_unbind(&self->fn);
