@@ -1103,24 +1103,27 @@ impl PinnedDrop for Context {
 
 /// A misc device whose files can be mapped.
 pub trait MapDevice: MiscDevice {
-    /// Returns the context of an open file, which has to be the one that [`Context::open`] returned
-    /// when it was opened: what is mapped by way of another one cannot be taken back.
+    /// Returns the context of an open file, which has to be one that [`Context::open`] returned for
+    /// this file: what is mapped by way of another one cannot be taken back.
     fn context(file: <Self::Ptr as ForeignOwnable>::Borrowed<'_>) -> Arc<Context>;
 }
 
 /// The private data of the VMAs.
 struct Mapping<D> {
     object: Arc<Object>,
+    // By which `Domain::revoke` finds the VMA, even if the driver has dropped it already.
+    _context: Arc<Context>,
     _device: PhantomData<fn() -> D>,
 }
 
 impl<D> Mapping<D> {
-    fn new(object: Arc<Object>) -> Self {
+    fn new(object: Arc<Object>, context: Arc<Context>) -> Self {
         object.count(|counters| {
             counters.mappings.fetch_add(1, Relaxed);
         });
         Self {
             object,
+            _context: context,
             _device: PhantomData,
         }
     }
@@ -1157,7 +1160,7 @@ impl<D: MapDevice> VmOps for Mapping<D> {
             pgoff => context.object(pgoff, nr_pages)?,
         };
 
-        Ok(Arc::new(Self::new(object), GFP_KERNEL_ACCOUNT)?)
+        Ok(Arc::new(Self::new(object, context), GFP_KERNEL_ACCOUNT)?)
     }
 
     fn fault(this: ArcBorrow<'_, Self>, fault: &VmFault) -> FaultResult {
