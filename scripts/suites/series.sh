@@ -26,11 +26,13 @@ no_mirror_names()
 
 no_todo()
 {
-	local d dirs=()
+	local d dirs=() status=0
 
 	for d in rust drivers; do [ ! -d "$TOP/$d" ] || dirs+=("$TOP/$d"); done
 	[ ${#dirs[@]} -gt 0 ] || { echo "there is no code yet"; return 4; }
-	! grep -rnE 'todo!\(|unimplemented!\(|\.unwrap\(\)|(^|[^_]|(^|[^v])_|(^|[^e])v_|(^|[^d])ev_)dbg!\(|FIXME|XXX' "${dirs[@]}" --include='*.rs'
+	# The kernel's own dev_dbg!() is no dbg!(). Only 1 means that there is nothing.
+	grep -rnP 'todo!\(|unimplemented!\(|\.unwrap\(\)|(?<!\bdev_)dbg!\(|FIXME|XXX' "${dirs[@]}" --include='*.rs' || status=$?
+	[ $status = 1 ]
 }
 
 short_scripts()
