@@ -188,14 +188,31 @@ need()
 	done
 }
 
-# The two series in the order in which they stack: "fixes p2pdma".
-SERIES=(fixes p2pdma)
+# series_names: the train's series in order, as b4.toml lists them, one name a line.
+# By sed: who only applies the patches needs no Python.
+series_names()	{ sed -n 's/^name = "\(.*\)"$/\1/p' "$TOP/b4.toml"; }
 
 # patches_of SERIES: its patches in order, without the cover letter.
 patches_of()
 {
 	[ ! -d "$TOP/patches/$1" ] || find "$TOP/patches/$1" -maxdepth 1 -name '[0-9]*.patch' ! -name '0000-*' | sort
 }
+
+# full_series: those that have patches.
+full_series()
+{
+	local name
+
+	for name in $(series_names); do
+		[ -z "$(patches_of "$name")" ] || echo "$name"
+	done
+}
+
+# patch_of SERIES/N: the file of the Nth patch of that series, or nothing.
+patch_of()	{ patches_of "${1%/*}" | sed -n "${1##*/}p"; }
+
+# fix_series: those that repair today's kernel; their names say so.
+fix_series()	{ series_names | grep -E -- '-fix(es)?$' || :; }
 
 # shellcheck source=scripts/lib/root.sh
 . "$TOP/scripts/lib/root.sh"

@@ -26,11 +26,54 @@ export_one()
 	fi
 }
 
-# export_all TREE BASE FIXES_END HEAD OUT: OUT/fixes and OUT/p2pdma.
+# export_all TREE REFS OUT: OUT/SERIES for each series of the train, from the base
+# on. TREE has the end of each series as REFS/SERIES; one without has no patches.
 export_all()
 {
-	export_one "$1" "$2..$3" fixes "$5/fixes"
-	export_one "$1" "$3..$4" p2pdma "$5/p2pdma"
+	local name below=base
+
+	for name in $(series_names); do
+		git -C "$1" rev-parse -q --verify "$2/$name" >/dev/null || continue
+		export_one "$1" "$below..$2/$name" "$name" "$3/$name"
+		below=$2/$name
+	done
+}
+
+# was_rebased TREE BRANCH: the commit of the train with the subject of that
+# branch's last one, if it is another.
+was_rebased()
+{
+	git -C "$1" log --format='%h %s' base..HEAD |
+		awk -v want="$(git -C "$1" log -1 --format=%s "refs/heads/$2")" '{ id = $1; sub(/^[^ ]* /, "") } $0 == want { print id }' |
+		head -n 1
+}
+
+# branches_stack TREE: dies unless the branches named after the series lie one upon
+# the other in the order of b4.toml, from base to HEAD. Without a branch, a series
+# that has had no patches stays without.
+branches_stack()
+{
+	local name end moved below=base tree=$1
+
+	for name in $(series_names); do
+		end=refs/heads/$name
+		if ! git -C "$tree" rev-parse -q --verify "$end" >/dev/null; then
+			[ -n "$(patches_of "$name")" ] || { note "note: no branch '$name', so that series has no patches"; continue; }
+			die "$tree has no branch '$name'. Make it at the last patch of that series, or at the end of the one before if it is to have none: git branch $name COMMIT"
+		fi
+		if ! git -C "$tree" merge-base --is-ancestor "$end" HEAD; then
+			! git -C "$tree" merge-base --is-ancestor HEAD "$end" ||
+				die "branch '$name' goes on above HEAD: check out the last series' branch, or put $name where it ends: git branch -f $name HEAD"
+			moved=$(was_rebased "$tree" "$name")
+			die "branch '$name' is not below HEAD. After a rebase without --update-refs, put it at the series' last patch: git branch -f $name ${moved:-COMMIT}"
+		fi
+		git -C "$tree" merge-base --is-ancestor "$below" "$end" ||
+			die "branch '$name' is not on top of '${below##*/}', which comes before it in b4.toml"
+		below=$end
+	done
+	[ "$(git -C "$tree" rev-parse "$below")" = "$(git -C "$tree" rev-parse HEAD)" ] ||
+		die "HEAD is not the end of the last series: $(git -C "$tree" rev-list --count "$below..HEAD") patches on top of branch '${below##*/}' are in no series. Check out that branch, or add a series"
+	[ -z "$(git -C "$tree" rev-list --merges base..HEAD)" ] || die "$tree has merges on top of base; a series is a row of commits"
 }
 
 # new_files TREE BASE HEAD: "mode path" of each file that the series add.

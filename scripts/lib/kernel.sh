@@ -47,8 +47,8 @@ dropped()
 	}' "$@" "$config" | known_options
 }
 
-# known_options: of options on stdin, those to miss. Without a fix the tree is
-# also without what is on top of the fixes, and its options.
+# known_options: of options on stdin, those to miss. A tree without a patch may lack
+# what is on top of it, too, and its options.
 known_options()
 {
 	local option name
@@ -57,7 +57,7 @@ known_options()
 		name=${option%%=*}
 		name=${name#\# }
 		name=${name% is not set}
-		if [ -z "${WITHOUT_FIX:-}" ] || git -C "$TREE" grep -qE "^(menu)?config ${name#CONFIG_}\$" HEAD -- '*Kconfig*'; then
+		if [ -z "${P2PDMA_WITHOUT:-}" ] || git -C "$TREE" grep -qE "^(menu)?config ${name#CONFIG_}\$" HEAD -- '*Kconfig*'; then
 			echo "$option"
 		fi
 	done

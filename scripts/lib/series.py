@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""What the shell cannot do well with the series: read b4.toml, write cover
-letters and mailboxes, and sort recipients."""
+"""What the shell cannot do well with the train: read and check b4.toml, write cover
+letters, mailboxes and README.md's table, and sort recipients."""
 
 import pathlib
 import re
@@ -11,14 +11,112 @@ import tomllib
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 MANIFEST = TOP / "b4.toml"
+README = TOP / "README.md"
+# The table in README.md lies between these lines.
+BEGIN, END = "<!-- scripts/series table -->\n", "<!-- end of the table -->\n"
+MOST_SERIES, MOST_PATCHES = 9, 10
+
+
+def train():
+    """The manifest's tables of all series, in order."""
+    try:
+        return tomllib.loads(MANIFEST.read_text())["series"]
+    except (tomllib.TOMLDecodeError, KeyError) as error:
+        sys.exit(f"error: b4.toml: {error}")
 
 
 def series(name):
     """The manifest's table of one series."""
-    for entry in tomllib.loads(MANIFEST.read_text())["series"]:
+    for entry in train():
         if entry["name"] == name:
             return entry
     sys.exit(f"error: b4.toml knows no series '{name}'")
+
+
+def names():
+    """Print the names of all series, in order."""
+    for entry in train():
+        print(entry["name"])
+
+
+def patches(name):
+    """The series' patches, without the cover letter."""
+    files = sorted((TOP / "patches" / name).glob("[0-9]*.patch"))
+    return [f for f in files if not f.name.startswith("0000-")]
+
+
+def rows():
+    """The train as a Markdown table; a series without patches is not in it."""
+    yield "| series | tree | patches | what it gives alone |\n"
+    yield "| ------ | ---- | ------- | ------------------- |\n"
+    for entry in train():
+        count = len(patches(entry["name"]))
+        if count:
+            cells = [f"`{entry['name']}`", entry.get("tree", ""), str(count), entry.get("gives", "")]
+            yield "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |\n"
+
+
+def table(write=""):
+    """Print the table; with --write, put it into README.md."""
+    text = "".join(rows())
+    if write:
+        before, _, rest = README.read_text().partition(BEGIN)
+        _, end, after = rest.partition(END)
+        if not end:
+            sys.exit(f"error: README.md lacks the lines {BEGIN.strip()} and {END.strip()}")
+        README.write_text(before + BEGIN + text + END + after)
+    else:
+        print(text, end="")
+
+
+def wrong_with(entry):
+    """What a series lacks, or has too much of; one line each."""
+    name, count = entry["name"], len(patches(entry["name"]))
+    for key in ("subject", "tree", "gives"):
+        if not str(entry.get(key, "")).strip() or "\n" in entry[key]:
+            yield f"b4.toml: {name} needs one line for '{key}'"
+    if not count:
+        return
+    if count > MOST_PATCHES:
+        yield f"patches/{name}: {count} patches; the list takes {MOST_PATCHES} a series"
+    if not entry.get("to"):
+        yield f"b4.toml: {name} is sent to nobody: scripts/series recipients --write"
+    text = TOP / "patches" / name / "cover.txt"
+    if not text.exists() or not text.read_text().strip():
+        yield f"patches/{name}: no cover.txt, so no cover letter"
+    elif not (text.parent / "0000-cover-letter.patch").exists():
+        yield f"patches/{name}: no cover letter: scripts/series export"
+
+
+def wrong():
+    """All that b4.toml, the folders and README.md disagree about."""
+    entries, here = train(), []
+    for entry in entries:
+        here.append(entry["name"])
+        if not re.fullmatch(r"[1-9]-[a-z0-9-]+", entry["name"]):
+            yield f"b4.toml: '{entry['name']}' is no name: a digit, a dash and words"
+    # git am patches/*/*.patch goes by name.
+    if len(entries) > MOST_SERIES or [n[:1] for n in here] != sorted({n[:1] for n in here}):
+        yield f"b4.toml: the names' digits do not ascend, one a series, at most {MOST_SERIES} series"
+    for folder in sorted((TOP / "patches").iterdir()):
+        if folder.name not in here:
+            yield f"patches/{folder.name}: b4.toml has no such series"
+            continue
+        for file in sorted(folder.iterdir()):
+            if not re.fullmatch(r"\d{4}-.*\.patch|cover\.txt", file.name):
+                yield f"patches/{folder.name}: {file.name} is neither a patch nor cover.txt"
+    for entry in entries:
+        yield from wrong_with(entry)
+    if BEGIN + "".join(rows()) + END not in README.read_text():
+        yield "README.md: the table of the train is stale: scripts/series table --write"
+
+
+def check():
+    """Print what is wrong, and fail if anything is."""
+    found = list(wrong())
+    for line in found:
+        print(line)
+    sys.exit(1 if found else 0)
 
 
 def prefix(name):
@@ -85,8 +183,7 @@ def toml_list(key, items):
 
 def maintainers(name, tree):
     """What get_maintainer.pl says of the series: people and lists."""
-    files = sorted((TOP / "patches" / name).glob("[0-9]*.patch"))
-    files = [f for f in files if not f.name.startswith("0000-")]
+    files = patches(name)
     if not files:
         return [], []
     out = subprocess.run(
@@ -101,10 +198,10 @@ def maintainers(name, tree):
     return people, lists
 
 
-def recipients(tree, write):
-    """Print To and Cc of both series; with write, put them into b4.toml."""
+def recipients(tree, write=""):
+    """Print To and Cc of all series; with write, put them into b4.toml."""
     text = MANIFEST.read_text()
-    for name in ("fixes", "p2pdma"):
+    for name in [entry["name"] for entry in train()]:
         people, lists = maintainers(name, tree)
         if not people and not lists:
             continue
@@ -124,13 +221,6 @@ def recipients(tree, write):
         MANIFEST.write_text(text)
 
 
-def main():
-    commands = {"get": get, "cover": cover, "letter": letter, "mbox": mbox}
-    command, *args = sys.argv[1:]
-    if command == "recipients":
-        recipients(args[0], "--write" in args)
-    else:
-        commands[command](*args)
-
-
-main()
+COMMANDS = {"names": names, "get": get, "cover": cover, "letter": letter, "mbox": mbox,
+            "table": table, "check": check, "recipients": recipients}
+COMMANDS[sys.argv[1]](*sys.argv[2:])

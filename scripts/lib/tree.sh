@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: GPL-2.0
-# The kernel tree: a base of one commit, and the series on top by git am.
+# The kernel tree: a base of one commit, and the train on top by git am.
 
 # Commits made here are the same on every machine.
 export GIT_COMMITTER_NAME=p2pdma GIT_COMMITTER_EMAIL=p2pdma@localhost
@@ -94,22 +94,25 @@ ensure_base()
 	mv "$TREE.new" "$TREE"
 }
 
-# all_patches: both series, in the order in which they apply.
+# all_patches: the whole train, in the order in which it applies.
 all_patches()
 {
-	local s
+	local name
 
-	for s in "${SERIES[@]}"; do patches_of "$s"; done
+	for name in $(series_names); do patches_of "$name"; done
 }
 
-# find_series: sets SERIES_KEY from the base and the patches.
+# find_series: sets SERIES_KEY from the base, the patches and where series end.
 find_series()
 {
-	local list
+	local name list text
 
-	mapfile -t list < <(all_patches)
-	SERIES_KEY=$(git -C "$TREE" rev-parse base)$(hash_of "${list[@]}")
-	SERIES_KEY=$(hash_text "$SERIES_KEY $(patches_of fixes | wc -l)")
+	text=$(git -C "$TREE" rev-parse base)
+	for name in $(series_names); do
+		mapfile -t list < <(patches_of "$name")
+		text+=" $name $(hash_of "${list[@]}")"
+	done
+	SERIES_KEY=$(hash_text "$text")
 }
 
 # sparse_worktree DIR COMMIT: a work tree with only the files named on stdin.
@@ -139,52 +142,76 @@ git_am()
 	[ ! -s "$out" ] || { cat "$out" >&2; note "git am had something to say"; return 1; }
 }
 
-# am_part DIR SERIES REF: git am of one series in the work tree DIR, kept as REF.
+# am_part DIR SERIES REF: git am of one series in the work tree DIR; its end is REF.
 am_part()
 {
 	local list
 
 	mapfile -t list < <(patches_of "$2")
-	[ ${#list[@]} = 0 ] || git_am "$1" "${list[@]}"
+	[ ${#list[@]} = 0 ] || git_am "$1" "${list[@]}" || { note "patches/$2 does not apply"; return 1; }
 	git -C "$TREE" update-ref "$3" "$(git -C "$1" rev-parse HEAD)"
 }
 
-# apply_series: git am of both series onto the base; the result is kept under
-# refs/p2pdma/KEY. Needs find_series before it.
+# apply_series: git am of the whole train onto the base. The result is kept: the end
+# of each series is refs/p2pdma/KEY/SERIES, and refs/p2pdma/KEY/head is the last of
+# them. Needs find_series before it.
 apply_series()
 {
-	local tmp list ref=refs/p2pdma/$SERIES_KEY
+	local tmp list name ref=refs/p2pdma/$SERIES_KEY
 
 	git -C "$TREE" rev-parse -q --verify "$ref/head" >/dev/null && return 0
 	new_tmp tmp
 	git -C "$TREE" worktree prune
 	mapfile -t list < <(all_patches)
 	paths_in "${list[@]}" | sparse_worktree "$tmp/wt" base
-	am_part "$tmp/wt" fixes "$ref/fixes-end"
-	am_part "$tmp/wt" p2pdma "$ref/head"
+	for name in $(series_names); do
+		am_part "$tmp/wt" "$name" "$ref/$name"
+	done
+	git -C "$TREE" update-ref "$ref/head" "$(git -C "$tmp/wt" rev-parse HEAD)"
 	drop_worktree "$tmp/wt"
 }
 
-# tree_without N: the series with patch N of fixes taken back. If something on top
-# of the fixes stands on it, then without all that. Needs apply_series before it.
+# without_key SERIES/N: the key of the train without that patch.
+without_key()	{ echo "$SERIES_KEY-without-${1/\//-}"; }
+
+# commits_with SERIES/N: commits that have that patch, in the order in which to try to
+# take it back: the ends of the series from the head down to its own, then the
+# commits of its own series down to itself.
+commits_with()
+{
+	local name=${1%/*} count
+
+	count=$(patches_of "$name" | wc -l)
+	series_names | awk -v name="$name" -v ref="refs/p2pdma/$SERIES_KEY" 'above { print ref "/" $0 } $0 == name { above = 1 }' | tac
+	git -C "$TREE" rev-list --max-count=$((count - ${1##*/} + 1)) "refs/p2pdma/$SERIES_KEY/$name"
+}
+
+# tree_without SERIES/N: the train with that patch taken back. If something on top
+# stands on the patch, then without all that; within the series of the patch, with the
+# kselftests as they are at its end. Needs apply_series before it.
 tree_without()
 {
-	local tmp patch from key=$SERIES_KEY-without-$1
+	local tmp patch from key end=refs/p2pdma/$SERIES_KEY/${1%/*} id found=''
 
-	patch=$(patches_of fixes | sed -n "$1p")
-	[ -n "$patch" ] || { note "patches/fixes has no patch $1"; return 1; }
+	key=$(without_key "$1")
+	patch=$(patch_of "$1")
+	[ -n "$patch" ] || { note "there is no patch $1"; return 1; }
 	git -C "$TREE" rev-parse -q --verify "refs/p2pdma/$key/head" >/dev/null && return 0
 	new_tmp tmp
-	git -C "$TREE" worktree prune
-	for from in head fixes-end; do
-		paths_in "$patch" | sparse_worktree "$tmp/$from" "refs/p2pdma/$SERIES_KEY/$from"
-		git -C "$tmp/$from" apply -R --index "$patch" && break
-		[ $from = head ] || return 1
+	export GIT_INDEX_FILE=$tmp/index
+	for from in $(commits_with "$1"); do
+		git -C "$TREE" read-tree "$from"
+		git -C "$TREE" apply -R --cached "$patch" 2>"$tmp/err" && found=1 && break
 	done
-	GIT_AUTHOR_NAME=p2pdma GIT_AUTHOR_EMAIL=p2pdma@localhost git -C "$tmp/$from" commit -q -m "Without $(basename "$patch")"
-	git -C "$TREE" update-ref "refs/p2pdma/$key/head" "$(git -C "$tmp/$from" rev-parse HEAD)"
-	rm -rf "$tmp"
-	git -C "$TREE" worktree prune
+	[ -n "$found" ] || { cat "$tmp/err" >&2; return 1; }
+	if git -C "$TREE" merge-base --is-ancestor "$from" "$end"; then
+		git -C "$TREE" diff --binary "$from" "$end" -- tools/testing/selftests |
+			git -C "$TREE" apply --cached --allow-empty
+	fi
+	id=$(GIT_AUTHOR_NAME=p2pdma GIT_AUTHOR_EMAIL=p2pdma@localhost git -C "$TREE" commit-tree \
+		-p "$from" -m "Without $(basename "$patch")" "$(git -C "$TREE" write-tree)")
+	git -C "$TREE" update-ref "refs/p2pdma/$key/head" "$id"
+	note "  $1 is taken back from: $(git -C "$TREE" log -1 --format=%s "$from")"
 }
 
 drop_worktree()
@@ -219,9 +246,9 @@ ensure_tree()
 	n=$(all_patches | wc -l)
 	step "series: git am of $n patches"
 	locked tree apply_series || { note "the series does not apply"; return 1; }
-	if [ -n "${WITHOUT_FIX:-}" ]; then
-		locked tree tree_without "$WITHOUT_FIX" || { note "fix $WITHOUT_FIX cannot be taken back"; return 1; }
-		SERIES_KEY+=-without-$WITHOUT_FIX
+	if [ -n "${P2PDMA_WITHOUT:-}" ]; then
+		locked tree tree_without "$P2PDMA_WITHOUT" || { note "$P2PDMA_WITHOUT cannot be taken back"; return 1; }
+		SERIES_KEY=$(without_key "$P2PDMA_WITHOUT")
 	fi
 	stamped "$TREE/.git/p2pdma-at" "$SERIES_KEY" || locked files update_tree || return 1
 }

@@ -1,24 +1,29 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: GPL-2.0
-# about: what patches/fixes mends stays mended; --without-fix N shows that a test would tell
+# about: what the series of fixes mend stays mended; --without SERIES/N shows that a test would tell
 # needs: debug
 # order: 35
 
-# test_of N: the case of the kselftest core, or "model", that fails without patch
-# N of patches/fixes; nothing if it changes documentation or tests only.
-test_of()
+# shellcheck source=scripts/lib/fixes.sh
+. "$TOP/scripts/lib/fixes.sh"
+
+SELFTESTS=tools/testing/selftests/p2pdma
+
+# Each patch is known to test_of, and what it names is there.
+each_has_a_test()
 {
-	case $(patches_of fixes | sed -n "$1s,.*/,,p") in
-	*-devm-action-*)	echo add_resource_fails ;;
-	*-page-count-*)		echo mmap_fails ;;
-	*-end-of-the-list*)	echo acs_list ;;
-	*-readers-of-*)		echo unbind_without_pool ;;
-	*-allocate-from-*)	echo alloc_without_pool ;;
-	*-memory-decrypted*)	echo decrypted ;;
-	*-pgprot_decrypted-*)	echo model ;;
-	*-mm-gup-*)		echo populate ;;
-	*-dma-direct-*)		echo scatterlist ;;
-	esac
+	local patch test program case bad=0
+
+	for patch in $(fix_patches); do
+		test=$(test_of "$patch")
+		read -r program case _ <<<"$test"
+		case $test in
+		'')	echo "$patch: test_of does not know $(basename "$(patch_of "$patch")")"; bad=1 ;;
+		*' '*)	grep -qE "^TEST_F\($program, $case\)" "$TREE/$SELFTESTS/$program.c" ||
+				{ echo "$patch: no case $case in $SELFTESTS/$program.c"; bad=1; } ;;
+		esac
+	done
+	return $bad
 }
 
 # The generic pgprot_modify() is not x86's: compile it here, with a model of page
@@ -62,32 +67,56 @@ pgprot_model()
 	"$dir/model"
 }
 
-# core_command [CASE]: the guest's command. append_for TOPOLOGY: its kernel's
-# parameters; what goes through the host bridge must not use the bounce buffer.
-# shellcheck disable=SC2016 # for the guest's shell
-core_command()	{ printf 'cd "$KSELFTEST/p2pdma" && ./core %s 2>&1\n' "${1:+-t $1}"; }
+# run_on TOPOLOGY: the guest's command: on switch all of the programs, elsewhere the
+# cases that need it. append_for TOPOLOGY: its kernel's parameters; what goes through
+# the host bridge must not use the bounce buffer.
+run_on()
+{
+	local program list
+
+	cat <<-'END'
+	cd "$KSELFTEST/p2pdma" || exit
+	run()
+	{
+		echo "@@ start $1"
+		"./$@" 2>&1
+		rc=$?
+		printf '\n@@ end %s %s\n' "$1" $rc
+	}
+	END
+	for program in $(fix_programs); do
+		mapfile -t list < <(all_tests | awk -v p="$program" -v t="$1" '$1 == p && $3 == t { print $2 }')
+		[ ${#list[@]} -gt 0 ] || continue
+		[ "$1" != switch ] || list=()
+		echo "run $program ${list[*]/#/-t }"
+	done
+}
+
 append_for()	{ [ "$1" != bridge ] || echo swiotlb=force; }
 
 # evidence JOB: why the case did not pass there; nothing if it did.
 evidence()
 {
-	grep -m 1 -qE '^ok 1 ' "$1/out" || grep -m 3 -E 'core\.c:[0-9]+:|^not ok' "$1/out" || :
+	grep -m 1 -qE '^ok 1 ' "$1/out" || grep -m 3 -E '^# *[a-z_]+\.c:[0-9]+:|^not ok' "$1/out" || :
 	vm_verdict "$1" | head -n 12
 }
 
 without_fix()
 {
-	local name=fixes.without-$1 case topology=switch why
+	local name=fixes.without-${1/\//-} file program case topology why
 
-	case=$(test_of "$1")
-	case $case in
-	'')	skip "$name" "$(basename "$(patches_of fixes | sed -n "$1p")") changes no behaviour"; return ;;
+	file=$(basename "$(patch_of "$1")")
+	read -r program case topology <<<"$(test_of "$1")"
+	case $program in
+	'')		fail "$name" "test_of in scripts/suites/fixes.sh does not know $file"; return ;;
+	none)		skip "$name" "$file changes documentation or tests only"; return ;;
+	untested)	skip "$name" "$file says why no test shows it"; return ;;
 	model)
+		case=$program
 		strict pgprot_model >"$REPORT/why" 2>&1 && : >"$REPORT/why" ;;
 	*)
-		[ "$case" != scatterlist ] || topology=bridge
 		new_job JOB
-		core_command "$case" >"$JOB/command"
+		echo "cd \$KSELFTEST/p2pdma && ./$program -t $case 2>&1" >"$JOB/command"
 		VM_APPEND=$(append_for "$topology") vm_boot "$JOB" debug "$topology" 900
 		cp "$JOB/console" "$LOGS/test-$name.console"
 		grep -q "Starting 1 tests" "$JOB/out" || { fail "$name" "$case did not even begin" "$JOB/out"; return; }
@@ -105,14 +134,17 @@ without_fix()
 
 suite()
 {
-	[ -n "$(patches_of fixes)" ] || { skip fixes "there are none"; return; }
-	if [ -n "${WITHOUT_FIX:-}" ]; then
-		without_fix "$WITHOUT_FIX"
+	local topology
+
+	[ -n "$(fix_patches)" ] || { skip fixes "there are none"; return; }
+	if [ -n "${P2PDMA_WITHOUT:-}" ]; then
+		without_fix "$P2PDMA_WITHOUT"
 		return
 	fi
+	check fixes.each-has-a-test each_has_a_test
 	check fixes.pgprot-modify pgprot_model
-	guest fixes.switch debug switch 900 "$(core_command)"
-	cases "$JOB/out" fixes.switch
-	VM_APPEND=$(append_for bridge) guest fixes.bridge debug bridge 900 "$(core_command scatterlist)"
-	cases "$JOB/out" fixes.bridge
+	for topology in $(all_tests | cut -d' ' -f3 | sort -ru); do
+		VM_APPEND=$(append_for "$topology") guest "fixes.$topology" debug "$topology" 900 "$(run_on "$topology")"
+		cases "$JOB/out" "fixes.$topology"
+	done
 }

@@ -30,10 +30,7 @@ series_shells()
 
 spelling()
 {
-	local files
-
-	mapfile -t files < <(all_patches)
-	codespell -L filp,sme "$TOP/scripts" "$TOP/.ci" "${files[@]}"
+	codespell -L filp,sme "$TOP/scripts" "$TOP/.ci" "$TOP/patches" "$TOP/README.md"
 }
 
 # The base is one commit, without history. Who maintains new files is asked below.
