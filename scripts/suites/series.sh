@@ -35,6 +35,15 @@ no_todo()
 	[ $status = 1 ]
 }
 
+# The README says the same of the guest's environment as scripts/vm --help.
+guest_variables()
+{
+	# shellcheck disable=SC2016 # awk's
+	local block='/^ *P2PDMA_CMB / { on = 1 } on && !/^ / { exit } on { sub(/^ +/, ""); print }'
+
+	diff <("$TOP/scripts/vm" --help | awk "$block") <(awk "$block" "$TOP/README.md")
+}
+
 short_scripts()
 {
 	local long
@@ -59,5 +68,6 @@ suite()
 	check series.safe-drivers safe_drivers
 	check series.no-mirror-names no_mirror_names
 	check series.no-todo no_todo
+	check series.guest-variables guest_variables
 	check series.short-scripts short_scripts
 }
