@@ -56,7 +56,7 @@ soak()
 # Reading the objects' traces can deadlock while pages have theirs recorded.
 suite()
 {
-	soak mmap rebind objects
-	soak mmap rebind pages page_owner=on
-	soak p2pbar fuzz objects
+	soak mmap_unbind rebind objects
+	soak mmap_unbind rebind pages page_owner=on
+	soak p2pbar_fuzz fuzz objects
 }
