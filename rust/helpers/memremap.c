@@ -7,11 +7,6 @@ __rust_helper void rust_helper_put_dev_pagemap(struct dev_pagemap *pgmap)
 	put_dev_pagemap(pgmap);
 }
 
-__rust_helper bool rust_helper_folio_is_pci_p2pdma(const struct folio *folio)
-{
-	return folio_is_pci_p2pdma(folio);
-}
-
 __rust_helper struct dev_pagemap *
 rust_helper_page_pgmap(const struct page *page)
 {

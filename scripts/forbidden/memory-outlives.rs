@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 // error: lifetime
-//! Memory of a pool cannot be kept for longer than the device is bound.
+//! A driver cannot keep memory of a pool for longer than the device is bound.
 
 use kernel::{pci::p2pdma, prelude::*};
 

@@ -5,23 +5,21 @@
 use core::ops::Range;
 use kernel::{
     fs::File,
+    memremap::DeviceFolio,
     miscdevice::{MiscDevice, MiscDeviceRegistration, MiscFile},
-    mm::{
-        virt::{FaultResult, VmFault, VmOps, VmaDesc},
-        Folio,
-    },
+    mm::virt::{FaultResult, VmFault, VmOps, VmaDesc},
     prelude::*,
     sync::{aref::ARef, Arc, ArcBorrow},
 };
 
-struct Mine(ARef<Folio>);
+struct Mine(ARef<DeviceFolio>);
 
 #[vtable]
 impl MiscDevice for Mine {
     type Ptr = Arc<Self>;
     type RegistrationData = ();
 
-    fn open(_: &File, _: &MiscDeviceRegistration<Self>) -> Result<Arc<Self>> {
+    fn open(_: &File, _: &MiscDeviceRegistration<'_, Self>) -> Result<Arc<Self>> {
         Err(ENODEV)
     }
 
@@ -34,7 +32,7 @@ impl MiscDevice for Mine {
     }
 }
 
-struct Mapping(ARef<Folio>);
+struct Mapping(ARef<DeviceFolio>);
 
 impl VmOps for Mapping {
     type File = MiscFile<Mine>;
@@ -49,7 +47,7 @@ impl VmOps for Mapping {
 }
 
 fn prepare(me: &Mine, desc: &VmaDesc<MiscFile<Mine>>) -> Result {
-    desc.set_p2pdma_ops::<Mapping>(me.0.pagemap().ok_or(EINVAL)?)
+    desc.set_p2pdma_ops::<Mapping>(me.0.pagemap())
 }
 
 kernel::static_assert!(core::mem::size_of::<Mapping>() > 0);

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 // error: E0277
-//! What is told about folios in interrupts has to be Sync.
+//! An allocator that gets pages back in interrupts has to be Sync.
 
-use kernel::{
-    memremap::{FreeFolio, PagemapOps},
-    prelude::*,
-};
+use kernel::{memremap::PageAllocator, mm::block_map::Block, prelude::*};
 
 struct Pages(core::cell::Cell<usize>);
 
-impl PagemapOps for Pages {
-    fn folio_free(&self, _: FreeFolio) {
+impl PageAllocator for Pages {
+    fn alloc(&self, _: u32) -> Option<Block> {
+        None
+    }
+
+    fn free(&self, _: Block) {
         self.0.set(self.0.get() + 1);
     }
 }

@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 // error: E0507
-//! A pagemap belongs to the device, and can neither be taken nor forgotten.
+//! A pagemap belongs to the device: a driver can neither take nor forget it.
 
-use kernel::{
-    memremap::{Pagemap, PagemapOps},
-    prelude::*,
-};
+use kernel::{memremap::Pagemap, prelude::*};
 
-fn forget<T: PagemapOps>(pagemap: &Pagemap<T>) {
+fn forget(pagemap: &Pagemap) {
     core::mem::forget(*pagemap);
 }

@@ -17,7 +17,7 @@ impl<'a> MiscDevice for Mine<'a> {
     type Ptr = Arc<()>;
     type RegistrationData = p2pdma::Pool<'a>;
 
-    fn open(_: &File, _: &MiscDeviceRegistration<Self>) -> Result<Arc<()>> {
+    fn open(_: &File, _: &MiscDeviceRegistration<'_, Self>) -> Result<Arc<()>> {
         Err(ENODEV)
     }
 }

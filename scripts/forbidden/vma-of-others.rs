@@ -5,23 +5,21 @@
 use core::ops::Range;
 use kernel::{
     fs::File,
+    memremap::DeviceFolio,
     miscdevice::{MiscDevice, MiscDeviceRegistration, MiscFile},
-    mm::{
-        virt::{FaultResult, VmFault, VmOps, VmaDesc},
-        Folio,
-    },
+    mm::virt::{FaultResult, VmFault, VmOps, VmaDesc},
     prelude::*,
     sync::{aref::ARef, Arc, ArcBorrow},
 };
 
-struct Mine(ARef<Folio>);
+struct Mine(ARef<DeviceFolio>);
 
 #[vtable]
 impl MiscDevice for Mine {
     type Ptr = Arc<Self>;
     type RegistrationData = ();
 
-    fn open(_: &File, _: &MiscDeviceRegistration<Self>) -> Result<Arc<Self>> {
+    fn open(_: &File, _: &MiscDeviceRegistration<'_, Self>) -> Result<Arc<Self>> {
         Err(ENODEV)
     }
 
@@ -34,7 +32,7 @@ impl MiscDevice for Mine {
     }
 }
 
-struct Mapping(ARef<Folio>);
+struct Mapping(ARef<DeviceFolio>);
 
 impl VmOps for Mapping {
     type File = MiscFile<Mine>;
@@ -59,13 +57,13 @@ impl MiscDevice for Other {
     type Ptr = Arc<Self>;
     type RegistrationData = Arc<Mine>;
 
-    fn open(_: &File, _: &MiscDeviceRegistration<Self>) -> Result<Arc<Self>> {
+    fn open(_: &File, _: &MiscDeviceRegistration<'_, Self>) -> Result<Arc<Self>> {
         Err(ENODEV)
     }
 }
 
 fn steal(mine: &Mine, desc: &VmaDesc<MiscFile<Other>>) -> Result {
-    desc.set_p2pdma_ops::<Mapping>(mine.0.pagemap().ok_or(EINVAL)?)
+    desc.set_p2pdma_ops::<Mapping>(mine.0.pagemap())
 }
 
 module! {

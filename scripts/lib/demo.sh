@@ -88,11 +88,11 @@ draw /sys/devices/pci0000:00 "  "
 
 pool=/sys/bus/pci/devices/$cmb/p2pmem
 say "$cmb_node $(($(cat "$pool/size") >> 20)) MiB, $(($(cat "$pool/available") >> 20)) MiB free, published $(cat "$pool/published")"
-read -r _ distance type closest < <(grep "^$peer " "/sys/kernel/debug/${cmb_node##*/}/peers")
+read -r _ distance type closest < <(grep "^$peer " "/sys/kernel/debug/p2pdma/${cmb_node##*/}/peers")
 say "way           from $cmb to $peer: distance $distance, map type $type"
 say "find          closest provider of published memory to $peer: $closest"
 
-read -r _ _ size _ used _ <"/sys/kernel/debug/${bar_node##*/}/memory"
+read -r _ _ size _ used _ <"/sys/kernel/debug/p2pdma/${bar_node##*/}/memory"
 say "$bar_node  $((size >> 20)) MiB, $(((size - used) >> 20)) MiB free, with an allocator of the driver's"
 
 copy=$KSELFTEST/p2pdma/p2pdma_copy

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 # Which kselftest shows which fix.
 
-# test_of SERIES/N: what fails without that patch: "PROGRAM CASE TOPOLOGY" of the
-# kselftests, or "model". "none" if it changes documentation or tests only,
+# test_of SERIES/N: what fails without that patch: "PROGRAM CASE PLACE" of the
+# kselftests, where PLACE is a topology, or TOPOLOGY:PARAMETER with a parameter for the
+# kernel; or "model". "none" if it changes documentation or tests only,
 # "untested" if its changelog says why nothing shows it. Nothing if it is not known
 # here.
 test_of()
@@ -18,14 +19,15 @@ test_of()
 	*-readers-of-the-root-bus-*)	echo untested ;;
 	*-allocate-from-*)		echo core alloc_without_pool switch ;;
 	*-Set-the-pool-when-*)		echo untested ;;
+	*-Warn-of-the-host-bridge-*)	echo untested ;;
 	*-memory-decrypted*)		echo core decrypted switch ;;
 	*-pgprot_decrypted-*)		echo model ;;
 	*-mm-gup-*)			echo core populate switch ;;
 	*-correct-two-comments-*)	echo none ;;
 	*-kernfs-*)			echo write_fault after_mprotect switch ;;
-	*-dma-direct-do-not-WARN-*)	echo core scatterlist_mask bridge ;;
-	*-dma-direct-map-scatterlists-*) echo core scatterlist bridge ;;
-	*-block-fail-requests-*)	echo core direct_io bridge ;;
+	*-dma-direct-do-not-WARN-*)	echo core scatterlist_mask bridge:iommu=soft ;;
+	*-dma-direct-map-scatterlists-*) echo core scatterlist bridge:swiotlb=force ;;
+	*-block-fail-requests-*)	echo core direct_io bridge:swiotlb=force ;;
 	esac
 }
 

@@ -19,7 +19,7 @@ each_has_a_test()
 		read -r program case _ <<<"$test"
 		case $test in
 		'')	echo "$patch: test_of does not know $(basename "$(patch_of "$patch")")"; bad=1 ;;
-		*' '*)	grep -qE "^TEST_F\($program, $case\)" "$TREE/$SELFTESTS/$program.c" ||
+		*' '*)	grep -qE "^TEST_F(_TIMEOUT)?\($program, ${case}[,)]" "$TREE/$SELFTESTS/$program.c" ||
 				{ echo "$patch: no case $case in $SELFTESTS/$program.c"; bad=1; } ;;
 		esac
 	done
@@ -67,9 +67,8 @@ pgprot_model()
 	"$dir/model"
 }
 
-# run_on TOPOLOGY: the guest's command: on switch all of the programs, elsewhere the
-# cases that need it. append_for TOPOLOGY: its kernel's parameters; what goes through
-# the host bridge must not use the bounce buffer.
+# run_on PLACE: the guest's command: on switch all of the programs, elsewhere the cases
+# that need it. topology_of and append_for tell the parts of PLACE.
 run_on()
 {
 	local program list
@@ -92,7 +91,8 @@ run_on()
 	done
 }
 
-append_for()	{ [ "$1" != bridge ] || echo swiotlb=force; }
+topology_of()	{ echo "${1%%:*}"; }
+append_for()	{ [ "${1#*:}" = "$1" ] || echo "${1#*:}"; }
 
 # evidence JOB: why the case did not pass there; nothing if it did.
 evidence()
@@ -103,10 +103,10 @@ evidence()
 
 without_fix()
 {
-	local name=fixes.without-${1/\//-} file program case topology why
+	local name=fixes.without-${1/\//-} file program case place why
 
 	file=$(basename "$(patch_of "$1")")
-	read -r program case topology <<<"$(test_of "$1")"
+	read -r program case place <<<"$(test_of "$1")"
 	case $program in
 	'')		fail "$name" "test_of in scripts/suites/fixes.sh does not know $file"; return ;;
 	none)		skip "$name" "$file changes documentation or tests only"; return ;;
@@ -117,7 +117,7 @@ without_fix()
 	*)
 		new_job JOB
 		echo "cd \$KSELFTEST/p2pdma && ./$program -t $case 2>&1" >"$JOB/command"
-		VM_APPEND=$(append_for "$topology") vm_boot "$JOB" debug "$topology" 900
+		VM_APPEND=$(append_for "$place") vm_boot "$JOB" debug "$(topology_of "$place")" 900
 		cp "$JOB/console" "$LOGS/test-$name.console"
 		grep -q "Starting 1 tests" "$JOB/out" || { fail "$name" "$case did not even begin" "$JOB/out"; return; }
 		evidence "$JOB" >"$REPORT/why" ;;
@@ -134,7 +134,7 @@ without_fix()
 
 suite()
 {
-	local topology
+	local place name
 
 	[ -n "$(fix_patches)" ] || { skip fixes "there are none"; return; }
 	if [ -n "${P2PDMA_WITHOUT:-}" ]; then
@@ -143,8 +143,9 @@ suite()
 	fi
 	check fixes.each-has-a-test each_has_a_test
 	check fixes.pgprot-modify pgprot_model
-	for topology in $(all_tests | cut -d' ' -f3 | sort -ru); do
-		VM_APPEND=$(append_for "$topology") guest "fixes.$topology" debug "$topology" 900 "$(run_on "$topology")"
-		cases "$JOB/out" "fixes.$topology"
+	for place in $(all_tests | cut -d' ' -f3 | sort -ru); do
+		name=fixes.${place//[:=]/-}
+		VM_APPEND=$(append_for "$place") guest "$name" debug "$(topology_of "$place")" 900 "$(run_on "$place")"
+		cases "$JOB/out" "$name"
 	done
 }

@@ -93,9 +93,12 @@ sparse_check()
 
 	mapfile -t what < <(objects)
 	[ ${#what[@]} -gt 0 ] || { echo "the series touches no C file"; return 4; }
-	# Sparse warns of today's code too: only lines that the base has not count.
-	more_of release W=1 C=2 "${what[@]}" 2>&1 | tee "$REPORT/sparse"
-	! grep -E "($(printf '%s|' "${what[@]%.o}" | sed 's/|$//'))\.c:[0-9:]+ (warning|error)" "$REPORT/sparse" | grep -v 'different lock contexts'
+	# Sparse warns of today's code too: only lines that the base has not count. The
+	# distribution's does not know __typeof_unqual__ yet, and kbuild would do without
+	# it. Neither does it take the strings of MODULE_INFO for constants.
+	more_of release W=1 C=2 CHECK='sparse -D__typeof_unqual__=__typeof__' "${what[@]}" 2>&1 | tee "$REPORT/sparse"
+	grep -q '^  CHECK ' "$REPORT/sparse" || { echo "sparse did not run"; return 1; }
+	! grep -E "($(printf '%s|' "${what[@]%.o}" | sed 's/|$//'))\.c:[0-9:]+ (warning|error)" "$REPORT/sparse" | grep -vE 'different lock contexts|bad constant expression'
 }
 
 rust_doc()

@@ -3,56 +3,35 @@
 //! Provider of peer-to-peer DMA memory for the Controller Memory Buffer of NVMe controllers.
 //!
 //! The Controller Memory Buffer (CMB) is memory on the controller behind one of its BARs. This
-//! driver finds it and switches it on like `nvme_map_cmb()` of the `nvme` driver, and adds it as
-//! peer-to-peer DMA memory. It leaves the controller itself alone, which need not be enabled for
-//! that.
+//! driver finds the CMB and enables it like `nvme_map_cmb()` of the `nvme` driver, and adds it as
+//! peer-to-peer DMA memory. It does not enable the controller, which is not necessary for that.
 //!
-//! User space can map the memory by way of `/dev/nvme-cmb<N>` in the same way as by way of the
-//! `p2pmem/allocate` file in sysfs. Unlike what the latter gives, it is cleared.
+//! User space maps the memory through `/dev/nvme-cmb<N>` as it does through `p2pmem/allocate` in
+//! sysfs. Memory that the node allocates is cleared.
 //!
-//! It binds only to controllers whose `driver_override` names it.
+//! It has no device IDs. The administrator binds controllers to it through `driver_override`.
 //!
 //! Reference: NVM Express Base Specification, "Controller Properties" and "Controller Memory
 //! Buffer".
 
 use kernel::{
-    debugfs,
     device::Core,
     devres,
-    fmt,
-    fs::File,
     io::Io,
-    miscdevice::{
-        MiscDevice,
-        MiscDeviceOptions,
-        MiscDeviceRegistration,
-        MiscFile,
-        MiscNumber,
-        MiscNumbers, //
-    },
-    mm::virt::VmaDesc,
+    memremap,
     page::PAGE_SIZE,
     pci::{
         self,
         p2pdma::{
             self,
             mmap::{
-                Context,
-                Domain,
-                MapDevice, //
+                self,
+                Lockdown,
+                Source, //
             },
-            EndpointLock,
-            MapType, //
         }, //
     },
-    prelude::*,
-    seq_file::SeqFile,
-    str::CString,
-    sync::{
-        aref::ARef,
-        Arc,
-        ArcBorrow, //
-    }, //
+    prelude::*, //
 };
 
 mod regs {
@@ -61,9 +40,11 @@ mod regs {
     register! {
         /// Controller Capabilities (CAP), upper half.
         pub(super) CAP_HI(u32) @ 0x04 {
-            /// Controller Memory Buffer Supported: the CMB has to be switched on in CMBMSC. Without
-            /// it, as before version 1.4 of the specification, it always is.
+            /// Controller Memory Buffer Supported: the CMB has to be enabled in CMBMSC. If the bit
+            /// is clear, as before version 1.4 of the specification, the CMB is always enabled.
             25:25 cmbs => bool;
+            /// Doorbell Stride: the distance of doorbells is 4 bytes times 2 to the power of this.
+            3:0 dstrd;
         }
 
         /// Controller Status (CSTS).
@@ -95,7 +76,7 @@ mod regs {
         pub(super) CMBMSC_LO(u32) @ 0x50 {
             /// Controller Base Address, bits 31 to 12.
             31:12 cba;
-            /// Controller Memory Space Enable: addresses from the base address on are the CMB.
+            /// Controller Memory Space Enable: the CMB is at the base address.
             1:1 cmse => bool;
             /// Capabilities Registers Enabled: CMBLOC and CMBSZ show the CMB.
             0:0 cre => bool;
@@ -116,6 +97,9 @@ mod regs {
 
     /// End of the registers that this driver uses.
     pub(super) const END: usize = 0x5c;
+
+    /// Start of the doorbells.
+    pub(super) const DOORBELLS: u64 = 0x1000;
 }
 
 type Bar0<'a> = pci::Bar<'a, { regs::END }>;
@@ -126,7 +110,7 @@ const SZU_MAX: u32 = 6;
 /// The largest number of a BAR; the other values of CMBLOC.BIR are reserved.
 const BIR_MAX: u32 = 5;
 
-/// Where the CMB is, as the controller tells.
+/// Where the CMB is, according to the registers of the controller.
 struct Location {
     /// The number of the BAR.
     bar: u32,
@@ -134,14 +118,15 @@ struct Location {
     offset: u64,
     /// The size in bytes.
     size: u64,
-    /// Whether the controller can both read data from it and write data to it.
+    /// Whether the CMB may hold both read data and write data (CMBSZ.RDS and CMBSZ.WDS).
     data: bool,
 }
 
 impl Location {
     /// Reads the location from the registers, and clips it to the BAR.
     ///
-    /// `ENODEV` if the controller has no CMB, and `EINVAL` if it cannot be given `struct page`s.
+    /// Fails with `ENODEV` if the controller has no CMB, and with `EINVAL` if the CMB cannot get
+    /// `struct page`s.
     fn read(pdev: &pci::Device, bar0: &Bar0<'_>) -> Result<Self> {
         let cmbsz = bar0.read(regs::CMBSZ);
         if cmbsz.into_raw() == 0 {
@@ -150,7 +135,8 @@ impl Location {
         }
 
         let cmbloc = bar0.read(regs::CMBLOC);
-        Self::decode(pdev, cmbsz, cmbloc).inspect_err(|_| {
+        let stride = 4 << bar0.read(regs::CAP_HI).dstrd().get();
+        Self::decode(pdev, cmbsz, cmbloc, stride).inspect_err(|_| {
             dev_err!(
                 pdev,
                 "cannot use Controller Memory Buffer: CMBSZ {:#x}, CMBLOC {:#x}\n",
@@ -160,15 +146,21 @@ impl Location {
         })
     }
 
-    /// The part of [`Self::read`] that does no I/O.
-    fn decode(pdev: &pci::Device, cmbsz: regs::CMBSZ, cmbloc: regs::CMBLOC) -> Result<Self> {
+    /// The part of [`Self::read`] that does no I/O. `stride` is the distance between doorbells, in
+    /// bytes.
+    fn decode(
+        pdev: &pci::Device,
+        cmbsz: regs::CMBSZ,
+        cmbloc: regs::CMBLOC,
+        stride: u64,
+    ) -> Result<Self> {
         let szu = cmbsz.szu().get();
         let bar = cmbloc.bir().get();
         if szu > SZU_MAX || bar > BIR_MAX {
             return Err(EINVAL);
         }
 
-        // OVERFLOW: A unit is at most 2^36 bytes, and the factors are of 20 bits.
+        // OVERFLOW: A unit is at most 2^36 bytes, and both factors have 20 bits.
         let unit = 1u64 << (12 + 4 * szu);
 
         let offset = unit * u64::from(cmbloc.ofst().get());
@@ -178,8 +170,10 @@ impl Location {
         if size == 0 || offset >= len {
             return Err(EINVAL);
         }
-        // The registers are not memory.
-        if bar == 0 && offset < regs::END as u64 {
+        // The CMB must not overlap the registers or the doorbells. Only an Admin command could tell
+        // the number of doorbells. Check for the four that each controller has: for the submission
+        // and completion queues of the Admin Queue and of one I/O queue.
+        if bar == 0 && offset < regs::DOORBELLS + 4 * stride {
             return Err(EINVAL);
         }
 
@@ -187,7 +181,7 @@ impl Location {
         let size = size.min(len - offset);
 
         let start = pdev.resource_start(bar)? + offset;
-        if !p2pdma::is_aligned(start) || !p2pdma::is_aligned(size) {
+        if !memremap::is_aligned(start) || !memremap::is_aligned(size) {
             return Err(EINVAL);
         }
 
@@ -200,10 +194,10 @@ impl Location {
     }
 }
 
-/// The switch of the CMB, which is off again after a drop.
+/// Enables the CMB. Dropping this disables the CMB again.
 struct Switch {
     bar0: pci::DevresBar<{ regs::END }>,
-    /// Whether there is a switch, rather than a CMB that always is on.
+    /// CAP.CMBS: whether the CMB has to be enabled, rather than being enabled always.
     cmbs: bool,
 }
 
@@ -232,8 +226,7 @@ impl Switch {
         Ok(switch)
     }
 
-    /// Tells the controller that the CMB is at `cba` on the bus, a multiple of 4 KiB, and switches
-    /// it on there.
+    /// Enables the CMB at the bus address `cba`, a multiple of 4 KiB.
     fn on(&self, pdev: &pci::Device<Core<'_>>, cba: u64) -> Result {
         if !self.cmbs {
             return Ok(());
@@ -246,7 +239,7 @@ impl Switch {
             .with_cre(true)
             .with_cmse(true);
 
-        // The controller takes the address over with the write of the lower half.
+        // CMSE is in the lower half, so write the upper half of the address before.
         bar0.write_reg(hi);
         bar0.write_reg(lo);
 
@@ -273,18 +266,18 @@ impl Drop for Switch {
         }
 
         if let Some(bar0) = self.bar0.try_access() {
-            // The other way round, the CMB would be at another address for a moment.
+            // Clear CMSE first: otherwise the CMB would move to another address for a moment.
             bar0.write_reg(regs::CMBMSC_LO::zeroed());
             bar0.write_reg(regs::CMBMSC_HI::zeroed());
         }
     }
 }
 
-/// Checks that memory of `pool` holds what is written to it, and is where the controller has been
-/// told, which is at `cba` and the `size` bytes that follow.
+/// Checks that memory of `pool` lies within the `size` bytes from the bus address `cba` on, and
+/// that it holds what is written to it.
 fn check(pool: &p2pdma::Pool<'_>, cba: u64, size: u64) -> Result {
     let Ok(mem) = pool.alloc(PAGE_SIZE) else {
-        // User space has been quick, and has got all of it.
+        // User space has already allocated all of it through `p2pmem/allocate`.
         return Ok(());
     };
 
@@ -304,105 +297,36 @@ fn check(pool: &p2pdma::Pool<'_>, cba: u64, size: u64) -> Result {
     Ok(())
 }
 
-/// Writes a line for each PCI function that is bound to a driver, and that nobody has locked just
-/// now: its name, its distance from `provider` or -1 where it cannot reach the memory, how its DMA
-/// would travel, and the closest provider.
-fn peers(provider: &ARef<pci::Device>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    // The provider may be being unbound, which waits for us.
-    let Some(lock) = EndpointLock::try_new(provider) else {
-        return Ok(());
-    };
-
-    for peer in pci::devices() {
-        let peer: &pci::Device = &peer;
-
-        let query = |endpoint| {
-            (
-                p2pdma::distance(lock.endpoint(), &[endpoint], false).map_or(-1, i64::from),
-                p2pdma::map_type(lock.endpoint(), endpoint),
-                p2pdma::find(&[endpoint]),
-            )
-        };
-        let (distance, map_type, closest) = if core::ptr::eq::<pci::Device>(peer, &**provider) {
-            query(lock.endpoint())
-        } else {
-            match EndpointLock::try_new(peer) {
-                Some(lock) => query(lock.endpoint()),
-                None => continue,
-            }
-        };
-
-        let map_type = match map_type {
-            MapType::NotSupported => "not-supported",
-            MapType::BusAddr => "bus-address",
-            MapType::ThruHostBridge => "host-bridge",
-        };
-        f.write_fmt(fmt!("{} {distance} {map_type} ", peer.as_ref().name()))?;
-        match closest {
-            Some(closest) => f.write_fmt(fmt!("{}\n", (*closest).as_ref().name()))?,
-            None => f.write_str("-\n")?,
-        }
-    }
-
-    Ok(())
-}
-
-/// A `/dev/nvme-cmb<N>`. All that an open file has is a [`Context`].
-struct NvmeCmbNode;
-
-#[vtable]
-impl MiscDevice for NvmeCmbNode {
-    type Ptr = Arc<Context>;
-    type RegistrationData = Arc<Domain>;
-
-    fn open(file: &File, misc: &MiscDeviceRegistration<Self>) -> Result<Arc<Context>> {
-        Context::open(misc.data(), misc, file, usize::MAX)
-    }
-
-    fn mmap_prepare(
-        context: ArcBorrow<'_, Context>,
-        _file: &File,
-        desc: &VmaDesc<MiscFile<Self>>,
-    ) -> Result {
-        context.mmap_prepare(desc)
-    }
-
-    fn show_fdinfo(context: ArcBorrow<'_, Context>, m: &SeqFile, _file: &File) {
-        context.show_fdinfo(m);
-    }
-}
-
-impl MapDevice for NvmeCmbNode {
-    fn context(context: ArcBorrow<'_, Context>) -> Arc<Context> {
-        context.into()
-    }
-}
-
 /// The driver.
 struct NvmeCmb;
 
-/// What the driver keeps of a controller.
-#[pin_data]
-struct NvmeCmbData {
-    #[pin]
-    misc: MiscDeviceRegistration<NvmeCmbNode>,
-    /// The folder of the controller in debugfs.
-    debugfs: debugfs::Dir,
-    #[pin]
-    peers: debugfs::File<ARef<pci::Device>>,
-    domain: Arc<Domain>,
-    // Dropped after `misc`, whose name has it.
-    number: MiscNumber,
+#[vtable]
+impl mmap::Operations for NvmeCmb {
+    type RegistrationData<'a> = ();
+
+    const NAME: &'static CStr = c"nvme-cmb";
+    // A CMB is memory by its specification.
+    const LOCKDOWN: Lockdown = Lockdown::Allow;
 }
 
-/// The numbers of the device nodes.
-static NUMBERS: MiscNumbers = MiscNumbers::new();
-
-// The driver takes no controller by itself, and thus has no device IDs.
+// No controller is bound to the driver automatically, so there are no device IDs.
 kernel::pci_device_table!(PCI_TABLE, <NvmeCmb as pci::Driver>::IdInfo, []);
 
 impl NvmeCmb {
-    /// Finds the CMB, switches it on, and adds it.
+    fn bind<'bound>(
+        pdev: &'bound pci::Device<Core<'_>>,
+    ) -> Result<mmap::Registration<'bound, Self>> {
+        if pdev.pci_class() != pci::Class::STORAGE_EXPRESS {
+            dev_err!(pdev, "not an NVMe controller\n");
+            return Err(ENODEV);
+        }
+
+        let sources = [Source::pool(c"cmb", Self::add(pdev)?)];
+
+        mmap::Registration::new(pdev, &sources, |_| Ok(()))
+    }
+
+    /// Finds the CMB, enables it, and adds it to the pool of the device.
     fn add<'bound>(pdev: &'bound pci::Device<Core<'_>>) -> Result<p2pdma::Pool<'bound>> {
         pdev.enable_device_mem()?;
 
@@ -415,13 +339,14 @@ impl NvmeCmb {
         } = Location::read(pdev, switch.bar0.access(pdev.as_ref())?)?;
 
         let cba = pdev.bus_address(bar)? + offset;
-        if !p2pdma::is_aligned(cba) {
+        if !memremap::is_aligned(cba) {
             dev_err!(pdev, "Controller Memory Buffer is misaligned on the bus\n");
             return Err(EINVAL);
         }
         switch.on(pdev, cba)?;
 
-        // Resources are released in the reverse order: the CMB goes off after the memory is gone.
+        // devres releases resources in reverse order: the CMB is disabled after its memory has been
+        // released.
         devres::register(pdev.as_ref(), switch, GFP_KERNEL)?;
 
         let pool = pdev
@@ -450,7 +375,7 @@ impl NvmeCmb {
 
 impl pci::Driver for NvmeCmb {
     type IdInfo = ();
-    type Data<'bound> = NvmeCmbData;
+    type Data<'bound> = mmap::Registration<'bound, Self>;
 
     const ID_TABLE: pci::IdTable<Self::IdInfo> = &PCI_TABLE;
 
@@ -458,34 +383,7 @@ impl pci::Driver for NvmeCmb {
         pdev: &'bound pci::Device<Core<'_>>,
         _info: Option<&'bound Self::IdInfo>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
-        pin_init::pin_init_scope(move || {
-            if pdev.pci_class() != pci::Class::STORAGE_EXPRESS {
-                dev_err!(pdev, "not an NVMe controller\n");
-                return Err(ENODEV);
-            }
-
-            let name = CString::try_from_fmt(fmt!("nvme_cmb-{}", pdev.as_ref().name()))?;
-            let pool = Self::add(pdev)?;
-            let domain = Domain::new(pdev, &[pool.into()])?;
-            let shared = domain.clone();
-            let number = NUMBERS.alloc()?;
-            let node = CString::try_from_fmt(fmt!("nvme-cmb{}", number.get()))?;
-
-            Ok(try_pin_init!(NvmeCmbData {
-                number,
-                debugfs: debugfs::Dir::new(&name),
-                peers <- debugfs.read_callback_file(c"peers", ARef::from(&**pdev), &peers),
-                misc <- MiscDeviceRegistration::register(
-                    MiscDeviceOptions::new(&node).mode(0o660).parent(pdev.as_ref()),
-                    Ok::<_, Error>(shared),
-                ),
-                domain,
-            }))
-        })
-    }
-
-    fn unbind<'bound>(_pdev: &'bound pci::Device<Core<'_>>, this: Pin<&Self::Data<'bound>>) {
-        this.domain.revoke();
+        Self::bind(pdev)
     }
 }
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only WITH Linux-syscall-note */
 /*
- * The user interface of p2pbar: memory behind a BAR of a PCI device, which other
+ * The ioctls of p2pbar: memory behind a BAR of a PCI device that other
  * devices can access by DMA.
  *
- * See Documentation/misc-devices/p2pbar.rst. Each ioctl fails with EINVAL if
- * @reserved is not 0, and with EFAULT if its argument cannot be accessed.
+ * See Documentation/misc-devices/p2pbar.rst. Each ioctl fails with EINVAL
+ * if @reserved is not 0, with EFAULT if its argument cannot be read or
+ * written, and with ENODEV if the device has been unbound or removed.
  */
 #ifndef _UAPI_LINUX_P2PBAR_H
 #define _UAPI_LINUX_P2PBAR_H
@@ -13,13 +14,13 @@
 #include <linux/types.h>
 
 /**
- * enum p2pbar_type - the kinds of memory of a device
- * @P2PBAR_MEM: memory of any size, uncached. This is also what is mapped at
- *	offset 0.
- * @P2PBAR_UAR_NC: single pages, uncached. They go back to the device by way of
- *	a workqueue, as if it took a command of its firmware.
- * @P2PBAR_UAR_WC: the same, but write-combining. Only if the BAR is
- *	prefetchable.
+ * enum p2pbar_type - the types of memory of a device
+ * @P2PBAR_MEM: memory of any size, mapped uncached. Mappings at offset 0
+ *	have this type.
+ * @P2PBAR_UAR_NC: single pages, mapped uncached. A workqueue takes them
+ *	back, as in a driver that has to send a command to its device first.
+ * @P2PBAR_UAR_WC: the same, mapped write-combining. This type exists only
+ *	if the BAR is prefetchable and could be mapped write-combining.
  */
 enum p2pbar_type {
 	P2PBAR_MEM = 0,
@@ -28,21 +29,24 @@ enum p2pbar_type {
 };
 
 /**
- * struct p2pbar_alloc - allocate an object
- * @size: in: its size in bytes, a multiple of the page size, and one page for
- *	the UAR types
+ * struct p2pbar_alloc - P2PBAR_IOC_ALLOC: allocate an object
+ * @size: in: the size of the object in bytes: a multiple of the page size,
+ *	and exactly one page for the UAR types
  * @type: in: &enum p2pbar_type
  * @reserved: must be 0
- * @offset: out: where to mmap() the file to map it, at its full size. It
- *	is also the object's name for P2PBAR_IOC_FREE. It means nothing to other
- *	open files.
+ * @offset: out: the offset at which mmap() of the same open file maps the
+ *	object, at its full size. P2PBAR_IOC_FREE takes it, too.
  *
- * The memory is cleared, unless it was this open file that used it last.
+ * The memory is cleared, unless the same open file was the last to use it.
+ * The object exists until P2PBAR_IOC_FREE or until the file is closed.
  *
- * Errors: EINVAL for what is not as told above; EOPNOTSUPP if the device has no
- * memory of this type; EDQUOT if the open file would have more than its limit;
- * ENOSPC if the device has not got as much left; ENODEV if it is gone; EINTR;
- * ENOMEM.
+ * Errors:
+ * EINVAL if @size or @type is not valid;
+ * EOPNOTSUPP if the device has no memory of this type;
+ * EDQUOT if the limit of the open file would be exceeded;
+ * ENOSPC if the device does not have that much free memory;
+ * EINTR if the task is being killed;
+ * ENOMEM if the kernel does not have enough memory.
  */
 struct p2pbar_alloc {
 	__u64 size;
@@ -52,15 +56,14 @@ struct p2pbar_alloc {
 };
 
 /**
- * struct p2pbar_free - free an object
- * @offset: in: its offset
+ * struct p2pbar_free - P2PBAR_IOC_FREE: free an object
+ * @offset: in: the offset of the object
  * @reserved: must be 0
  *
- * From then on it cannot be mapped. Mappings that exist keep the memory until
- * they are gone, and so does DMA.
+ * The object cannot be mapped any more. Its memory is free again when it
+ * is neither mapped nor under DMA any more.
  *
- * Errors: ENOENT if there is no object at that offset; ENODEV if the device is
- * gone.
+ * Errors: ENOENT if the open file has no object at @offset.
  */
 struct p2pbar_free {
 	__u64 offset;
@@ -68,13 +71,13 @@ struct p2pbar_free {
 };
 
 /**
- * struct p2pbar_limit - limit what this open file may have allocated
- * @size: in: the limit in bytes, for objects and what is mapped at offset 0
- *	together. It can only be lowered, also to less than there is. Memory that
- *	only is under DMA any more does not count.
+ * struct p2pbar_limit - P2PBAR_IOC_LIMIT: lower the limit of the open file
+ * @size: in: how many bytes may be allocated for the open file. Objects
+ *	and mappings at offset 0 count; memory that is only under DMA does
+ *	not. The limit may be lower than what is allocated already.
  * @reserved: must be 0
  *
- * Errors: EPERM if it is higher than the limit was; ENODEV if the device is gone.
+ * Errors: EPERM if @size is higher than the limit is.
  */
 struct p2pbar_limit {
 	__u64 size;
@@ -82,9 +85,9 @@ struct p2pbar_limit {
 };
 
 /**
- * enum p2pbar_map_type - how DMA between two PCI functions travels
- * @P2PBAR_MAP_NONE: not at all
- * @P2PBAR_MAP_BUS_ADDR: within a PCIe switch, by bus addresses
+ * enum p2pbar_map_type - the path of DMA between two PCI functions
+ * @P2PBAR_MAP_NONE: there is no path
+ * @P2PBAR_MAP_BUS_ADDR: through PCIe switches only, with bus addresses
  * @P2PBAR_MAP_THRU_HOST_BRIDGE: through the host bridge
  */
 enum p2pbar_map_type {
@@ -94,17 +97,22 @@ enum p2pbar_map_type {
 };
 
 /**
- * struct p2pbar_peer - ask whether a PCI function can access the memory
- * @domain: in: its PCI domain
+ * struct p2pbar_peer - P2PBAR_IOC_PEER: query the path of a PCI function
+ * @domain: in: the PCI domain of the function
  * @bus: in: its bus number
  * @devfn: in: its device number times 8, plus its function number
  * @reserved: must be 0
- * @distance: out: the number of steps between the two in the tree of buses, or -1
- *	if it cannot access the memory
+ * @distance: out: the number of steps between the function and the device
+ *	in the tree of buses, or -1 if the function cannot access the memory
  * @map_type: out: &enum p2pbar_map_type
  *
- * Errors: ENOENT if there is no such function; EBUSY if it has no driver just
- * now, or if somebody has locked it; ENODEV if this device is gone.
+ * If another task has locked the function, for example to bind or unbind
+ * it, the ioctl waits until it is unlocked.
+ *
+ * Errors:
+ * ENOENT if there is no such function;
+ * EBUSY if the function is not bound to a driver;
+ * EINTR if a signal arrived while the ioctl waited.
  */
 struct p2pbar_peer {
 	__u32 domain;
@@ -116,16 +124,18 @@ struct p2pbar_peer {
 };
 
 /**
- * struct p2pbar_info - tell what memory there is
+ * struct p2pbar_info - P2PBAR_IOC_INFO: query sizes
  * @type: in: &enum p2pbar_type
  * @reserved: must be 0
- * @size: out: the memory of this type, in bytes; 0 if there is none
- * @used: out: how much of it is in use, by whomever
- * @limit: out: how much this open file may have allocated, of all types; the
- *	largest number if there is no limit
- * @allocated: out: how much it has allocated, of all types
+ * @size: out: the size of the memory of this type in bytes, 0 if the
+ *	device has none
+ * @used: out: how many bytes of @size are in use, by anyone
+ * @limit: out: how many bytes of all types may be allocated for the open
+ *	file, the largest 64-bit number if there is no limit
+ * @allocated: out: how many bytes of all types are allocated for the open
+ *	file
  *
- * Errors: EINVAL if there is no such type; ENODEV if the device is gone.
+ * Errors: EINVAL if @type is not valid.
  */
 struct p2pbar_info {
 	__u32 type;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What it takes to map peer-to-peer DMA memory, to touch each page of it, and to
- * unmap it: nanoseconds of CLOCK_MONOTONIC, the least of some rounds. In a
- * machine whose time counts instructions, it is these.
+ * Measure how long it takes to map peer-to-peer DMA memory, to write to each
+ * page of it, and to unmap it. The unit is the nanosecond of CLOCK_MONOTONIC,
+ * which is the instruction under "qemu -icount". The result is the minimum of
+ * the rounds after the first one.
  *
  * usage: p2pdma_bench FILE SIZE...
  */
@@ -17,7 +18,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "p2pdma.h"
+#include "mmio.h"
+#include "pages.h"
 
 #define ROUNDS	5
 
@@ -29,12 +31,12 @@ static uint64_t now(void)
 	return ts.tv_sec * 1000000000ull + ts.tv_nsec;
 }
 
-static uint64_t least(uint64_t a, uint64_t b)
+static uint64_t min_ns(uint64_t a, uint64_t b)
 {
 	return a < b ? a : b;
 }
 
-/* The first round is told apart: nobody may have used the memory before. */
+/* The first round is reported separately: it may clear memory that others have used. */
 static int bench(int fd, const char *name, size_t size)
 {
 	uint64_t map = -1, touch = -1, unmap = -1, first = 0, t[4];
@@ -44,8 +46,8 @@ static int bench(int fd, const char *name, size_t size)
 
 	for (round = 0; round < ROUNDS; round++) {
 		t[0] = now();
-		mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-		if (mem == MAP_FAILED) {
+		mem = map_file(fd, size, 0);
+		if (!mem) {
 			fprintf(stderr, "%s: %zu bytes: %s\n", name, size, strerror(errno));
 			return 1;
 		}
@@ -59,9 +61,9 @@ static int bench(int fd, const char *name, size_t size)
 			first = t[3] - t[0];
 			continue;
 		}
-		map = least(map, t[1] - t[0]);
-		touch = least(touch, t[2] - t[1]);
-		unmap = least(unmap, t[3] - t[2]);
+		map = min_ns(map, t[1] - t[0]);
+		touch = min_ns(touch, t[2] - t[1]);
+		unmap = min_ns(unmap, t[3] - t[2]);
 	}
 	printf("%s %zu first %llu map %llu touch %llu unmap %llu\n", name, size,
 	       (unsigned long long)first, (unsigned long long)map,

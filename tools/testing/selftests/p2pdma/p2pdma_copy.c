@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Move data by peer-to-peer DMA between a disk and the memory that a p2pmem
- * file of sysfs allocates, and tell the checksums at both ends.
+ * Copy data by peer-to-peer DMA between a disk and memory that p2pmem/allocate
+ * in sysfs allocates, and print the checksums of both.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "p2pdma.h"
+#include "dma.h"
+#include "mmio.h"
+#include "pages.h"
 
 static int print_usage(const char *name)
 {
@@ -64,17 +66,18 @@ int main(int argc, char **argv)
 	p2pmem = open(argv[3], O_RDWR | O_CLOEXEC);
 	if (p2pmem < 0)
 		return fail(argv[3], errno);
-	mem = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, p2pmem, 0);
-	if (mem == MAP_FAILED)
+	mem = map_file(p2pmem, len, 0);
+	if (!mem)
 		return fail("mmap", errno);
-	ram = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (ram == MAP_FAILED)
+	ram = ram_map(len);
+	if (!ram)
 		return fail("mmap", errno);
 	if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
 		return fail("getrandom", errno);
 
-	/* What is there before must not be what is expected after. */
+	/* The memory must not hold the expected data before the transfer. */
 	mmio_fill(mem, len, seed);
+	mmio_flush();
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	if (to_mem)
 		ret = pread_all(disk, mem, len, offset);
@@ -84,10 +87,10 @@ int main(int argc, char **argv)
 	if (ret)
 		return fail("DMA", -ret);
 
-	/* The end at the disk is read once more, into ordinary memory. */
+	/* Read the data on the disk into ordinary memory. */
 	ret = pread_all(disk, ram, len, offset);
 	if (ret)
-		return fail("reading back", -ret);
+		return fail("reading the disk", -ret);
 	disk_sum = mmio_checksum(ram, len);
 	mem_sum = mmio_checksum(mem, len);
 

@@ -1,0 +1,450 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pagemaps.
+
+use super::{
+    allocator::{
+        AllocatorTable,
+        BuiltIn,
+        Contents,
+        PageAllocator,
+        TableOf,
+        UserId, //
+    },
+    free::{
+        deferred_callback,
+        folio_free_callback, //
+    },
+    has_pagemap,
+    CacheMode,
+    DevPagemap,
+    DeviceFolio,
+    FreeFolio, //
+};
+use crate::{
+    bindings,
+    device,
+    error::from_err_ptr,
+    mm::block_map::{
+        Block,
+        BlockMap, //
+    },
+    page::PAGE_SHIFT,
+    pr_warn_once,
+    prelude::*,
+    static_lock_class,
+    sync::aref::ARef,
+    types::Opaque, //
+};
+use core::{
+    ops::Range,
+    ptr::NonNull, //
+};
+
+/// The largest order of the folios that can be made.
+// A folio of a larger order would have to start at a physical address that is aligned to its size;
+// blocks are aligned relative to the start of the pagemap only. And the second page of such a folio
+// does not keep `zone_device_data`: `prep_compound_page()` uses the word for the mapcount of the
+// folio.
+const MAX_ORDER: u32 = 0;
+
+/// The part of a pagemap that does not depend on the type of the allocator.
+///
+/// # Invariants
+///
+/// - `raw` is a `struct dev_pagemap` of type `MEMORY_DEVICE_PCI_P2PDMA` that `memremap_pages()` has
+///   set up. Its first page is `first_pfn`. Only dropping `self` calls `memunmap_pages()`.
+/// - `map` has a unit for each page. The unit is in use if and only if its page belongs to a folio
+///   with references, to a [`FreeFolio`], to the list `deferred`, or to a running call of
+///   [`Pagemap::alloc`]. Each page that is in use, except by such a call, holds one reference in
+///   `raw.ref`.
+/// - Only the owner of a page, in the sense of the previous point, accesses its `zone_device_data`.
+///   This word holds [`Contents`]. For the first page of a folio on the list `deferred`, it is the
+///   node of the list instead.
+/// - `work` runs [`deferred_callback`] for the folios of `deferred`. It is embedded, so that
+///   queueing it does not allocate memory.
+/// - `allocator` points to the field `allocator` of the [`Pagemap<A>`] that `self` is part of, and
+///   `table` is that of the type `A`.
+#[pin_data(PinnedDrop)]
+pub(super) struct Base {
+    #[pin]
+    pub(super) raw: Opaque<bindings::dev_pagemap>,
+    #[pin]
+    pub(super) work: Opaque<bindings::work_struct>,
+    pub(super) deferred: Opaque<bindings::llist_head>,
+    pub(super) first_pfn: usize,
+    pub(super) map: BlockMap,
+    table: &'static AllocatorTable,
+    allocator: *const c_void,
+}
+
+/// The operations of all pagemaps. They find the allocator through [`Base`].
+static OPS: bindings::dev_pagemap_ops = bindings::dev_pagemap_ops {
+    folio_free: Some(folio_free_callback),
+    migrate_to_ram: None,
+    memory_failure: None,
+    ..pin_init::zeroed()
+};
+
+/// Initialises the work item of [`Base`].
+///
+/// This is neither generic nor inlined, so that the name is a string of the kernel: lockdep keeps
+/// it when the module of a driver has been unloaded.
+///
+/// # Safety
+///
+/// `work` must point to memory for a `struct work_struct`, which must be pinned.
+#[inline(never)]
+unsafe fn init_deferred_work(work: *mut bindings::work_struct) {
+    // SAFETY: The caller promises that `work` points to such memory. The function, the name and the
+    // key are static.
+    unsafe {
+        bindings::init_work_with_key(
+            work,
+            Some(deferred_callback),
+            false,
+            c"pagemap_deferred".as_char_ptr(),
+            static_lock_class!().as_ptr(),
+        )
+    };
+}
+
+impl Base {
+    /// Sets up a pagemap.
+    ///
+    /// # Safety
+    ///
+    /// - `provider` must be that of a BAR which contains `range`, in bytes of physical address.
+    ///   Both must stay valid for as long as the result does.
+    /// - Start and size of `range` must be multiples of [`alignment`], and the size must not be 0.
+    ///   The lock of the device must be held, so that nobody else adds pagemaps of this memory.
+    /// - `allocator` must point to a valid `A` that stays there for as long as the result does.
+    ///
+    /// [`alignment`]: super::alignment
+    unsafe fn new<A: PageAllocator>(
+        provider: NonNull<bindings::p2pdma_provider>,
+        range: Range<u64>,
+        mode: CacheMode,
+        node: c_int,
+        allocator: *const A,
+    ) -> impl PinInit<Self, Error> {
+        // CAST: `PCI_P2PDMA` depends on `64BIT`.
+        let first_pfn = (range.start >> PAGE_SHIFT) as usize;
+        let nr_pages = ((range.end - range.start) >> PAGE_SHIFT) as usize;
+
+        try_pin_init!(Self {
+            map: BlockMap::new(nr_pages, GFP_KERNEL)?,
+            deferred: Opaque::zeroed(),
+            first_pfn,
+            table: &TableOf::<A>::TABLE,
+            allocator: allocator.cast(),
+            work <- Opaque::ffi_init(|work| {
+                // SAFETY: `work` points to memory for a `struct work_struct`, which is pinned.
+                unsafe { init_deferred_work(work) };
+            }),
+            // This field is the last one: if its initialisation succeeds, nothing else can fail, so
+            // that nothing has to undo `memremap_pages()`.
+            raw <- Opaque::try_ffi_init(move |raw: *mut bindings::dev_pagemap| {
+                // SAFETY: `raw` points to memory for a `struct dev_pagemap`, for which zeros are
+                // valid.
+                unsafe { raw.write_bytes(0, 1) };
+                // SAFETY: `raw` is valid and initialised, and nothing else has a pointer to it yet.
+                let pgmap = unsafe { &mut *raw };
+
+                pgmap.type_ = bindings::memory_type_MEMORY_DEVICE_PCI_P2PDMA;
+                if mode == CacheMode::WriteCombine {
+                    pgmap.flags = bindings::PGMAP_WRITECOMBINE;
+                }
+                pgmap.provider = provider.as_ptr();
+                pgmap.ops = &raw const OPS;
+                pgmap.nr_range = 1;
+                // SAFETY: If `nr_range` is 1, `range` is the valid field of the union.
+                *unsafe { pgmap.__bindgen_anon_1.range.as_mut() } = bindings::range {
+                    start: range.start,
+                    end: range.end - 1,
+                };
+                // `memremap_pages()` looks for other pagemaps at both ends of the range only, so
+                // look at all of it.
+                if has_pagemap(range) {
+                    return Err(EBUSY);
+                }
+                // SAFETY: `raw` is pinned, and all fields that the caller of the function has to
+                // set are set.
+                from_err_ptr(unsafe { bindings::memremap_pages(raw, node) })?;
+                Ok::<(), Error>(())
+            }),
+        }? Error)
+    }
+
+    /// Returns the reference count of the pagemap.
+    pub(super) fn ref_(&self) -> *mut bindings::percpu_ref {
+        // SAFETY: `self.raw` is a valid `struct dev_pagemap`; no reference to it is created.
+        unsafe { &raw mut (*self.raw.get()).ref_ }
+    }
+
+    /// Returns the page with index `nr`, counted from the start of the pagemap.
+    pub(super) fn page(&self, nr: usize) -> *mut bindings::page {
+        // SAFETY: The function only calculates an address. The callers access the page only if it
+        // exists.
+        unsafe { bindings::pfn_to_page(self.first_pfn.wrapping_add(nr)) }
+    }
+
+    /// Returns the pages of `block` to the allocator.
+    pub(super) fn free_block(&self, block: Block) {
+        // SAFETY: By the type invariant, `allocator` points to a valid value of the type of
+        // `table`.
+        unsafe { (self.table.free)(self.allocator, block) }
+    }
+
+    /// Passes a folio to [`PageAllocator::folio_free_deferred`] if `deferred` is set, else to
+    /// [`PageAllocator::folio_free`].
+    pub(super) fn folio_free(&self, mut folio: FreeFolio, deferred: bool) {
+        // SAFETY: By the type invariant, `allocator` points to a valid value of the type of
+        // `table`.
+        unsafe {
+            if deferred {
+                (self.table.folio_free_deferred)(self.allocator, &mut folio);
+            } else {
+                (self.table.folio_free)(self.allocator, folio);
+            }
+        }
+    }
+
+    /// Makes a folio of a block of pages, for `user`.
+    ///
+    /// # Safety
+    ///
+    /// The caller must have claimed the pages of `block` in `map`. It passes them on.
+    unsafe fn make_folio(&self, block: Block, user: UserId) -> ARef<DeviceFolio> {
+        let page = self.page(block.first());
+        // SAFETY: The pages belong to the caller.
+        let clear = unsafe { set_contents(page, block.nr_units(), user.into()) };
+        // CAST: A folio starts with its first page.
+        let folio: *mut bindings::folio = page.cast();
+
+        // INVARIANT: `zone_device_folio_init()` takes one reference to the pagemap for each page.
+        // It can: the pagemap is live until `self` is dropped.
+        //
+        // SAFETY: The caller has claimed the pages, so they are part of no folio, and nobody else
+        // makes a folio of them. `zone_device_folio_init()` returns with the folio locked. Unlock
+        // it, as code that marks the folio dirty after DMA waits for this lock.
+        let folio: ARef<DeviceFolio> = unsafe {
+            bindings::zone_device_folio_init(folio, self.raw.get(), block.order());
+            bindings::folio_unlock(folio);
+            // The folio belongs to a pagemap of peer-to-peer DMA memory, and now has one reference,
+            // which the `ARef` gets.
+            ARef::from_raw(NonNull::new_unchecked(folio.cast()))
+        };
+
+        if !clear {
+            folio.clear();
+        }
+        folio
+    }
+}
+
+/// Records that `nr` pages hold `contents` from now on. Returns whether each of them held
+/// `contents` or zeros before.
+///
+/// # Safety
+///
+/// `page` must be the first page of a block of `nr` pages of a pagemap. The pages must be in use
+/// and belong to the caller.
+pub(super) unsafe fn set_contents(
+    page: *mut bindings::page,
+    nr: usize,
+    contents: Contents,
+) -> bool {
+    let mut same = true;
+
+    for i in 0..nr {
+        // SAFETY: The `struct page`s of a block are contiguous. By the safety requirements, the
+        // caller owns the page. So by the type invariant of `Base` nobody else accesses the word.
+        // What the previous owner has written to it is visible: freeing units of `Base::map` has
+        // release semantics, and claiming them has acquire semantics.
+        let word = unsafe {
+            &raw mut (*page.add(i))
+                .__bindgen_anon_1
+                .__bindgen_anon_4
+                .zone_device_data
+        };
+        // SAFETY: The word is valid and belongs to the caller, see above.
+        let old = Contents::from_word(unsafe { word.replace(contents.into_word()) });
+
+        same &= old == contents || old == Contents::CLEAR;
+    }
+    same
+}
+
+#[pinned_drop]
+impl PinnedDrop for Base {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: By the type invariant, the pagemap is set up. The function sleeps until it has no
+        // references any more, so that no page is in use after it.
+        unsafe { bindings::memunmap_pages(self.raw.get()) };
+        // The work may have put the last reference, and still access `deferred` afterwards. Wait
+        // for it.
+        //
+        // SAFETY: The work has been initialised.
+        unsafe { bindings::flush_work(self.work.get()) };
+    }
+}
+
+/// A `struct dev_pagemap` of memory behind a BAR, together with an allocator of its pages.
+///
+/// It is released when the device has been unbound. The release waits until all references to
+/// folios and all [`FreeFolio`]s have been dropped.
+///
+/// The pagemap keeps one bit for each page in addition to what the allocator `A` keeps. It records
+/// the last user of a page in its `struct page`.
+///
+/// # Invariants
+///
+/// `base.allocator` points to `allocator`.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{
+///     device::Core,
+///     memremap::{
+///         CacheMode,
+///         UserId, //
+///     },
+///     pci,
+///     prelude::*, //
+/// };
+///
+/// /// Tests a page of BAR 2.
+/// fn probe_memory(pdev: &pci::Device<Core<'_>>) -> Result {
+///     pdev.enable_device_mem()?;
+///
+///     let len = pdev.resource_len(2)?;
+///     let pagemap = pdev.p2pdma_pagemap(2, 0..len, CacheMode::Uncached)?;
+///     let folio = pagemap.alloc(UserId::unique())?;
+///
+///     assert_eq!(folio.nr_pages(), 1);
+///     assert!(pagemap.nr_used() >= 1 && pagemap.nr_used() <= pagemap.nr_pages());
+///     // The memory is clear.
+///     kernel::io::Io::try_read64(folio.as_mmio()?, 0).map(|value| assert_eq!(value, 0))
+/// }
+/// ```
+#[pin_data]
+pub struct Pagemap<A: PageAllocator = BuiltIn> {
+    // Dropped before `allocator`, which is not called any more after that.
+    #[pin]
+    base: Base,
+    allocator: A,
+}
+
+// SAFETY: Any thread may use and drop `Base`: `memunmap_pages()` may run on another thread than
+// `memremap_pages()`. `A` is `Send`.
+unsafe impl<A: PageAllocator> Send for Pagemap<A> {}
+
+// SAFETY: The fields of `Base` do not change, or are atomic, or are C structures that are only
+// passed to functions which may be called concurrently. `A` is `Sync`.
+unsafe impl<A: PageAllocator> Sync for Pagemap<A> {}
+
+impl<A: PageAllocator> Pagemap<A> {
+    /// Gives `struct page`s to memory of a BAR.
+    ///
+    /// # Safety
+    ///
+    /// - `provider` must be that of a BAR of `dev` which contains `range`, in bytes of physical
+    ///   address. Both must stay valid for as long as the result does.
+    /// - Start and size of `range` must be multiples of [`alignment`], and the size must not be 0.
+    ///   The lock of `dev` must be held while the result is initialised.
+    ///
+    /// [`alignment`]: super::alignment
+    pub(crate) unsafe fn new(
+        provider: NonNull<bindings::p2pdma_provider>,
+        range: Range<u64>,
+        mode: CacheMode,
+        dev: &device::Device<device::Bound>,
+        allocator: A,
+    ) -> impl PinInit<Self, Error> {
+        // SAFETY: `dev.as_raw()` is a valid pointer to a `struct device`.
+        let node = unsafe { bindings::dev_to_node(dev.as_raw()) };
+
+        try_pin_init!(&this in Self {
+            allocator,
+            // SAFETY: The caller fulfils the requirements for `provider` and `range`. `allocator`
+            // has just been initialised, is pinned, and is dropped after `base`.
+            base <- unsafe {
+                Base::new(provider, range, mode, node, &raw const (*this.as_ptr()).allocator)
+            },
+        }? Error)
+    }
+
+    /// Returns the number of pages.
+    #[inline]
+    pub fn nr_pages(&self) -> usize {
+        self.base.map.len()
+    }
+
+    /// Returns the number of pages in use: those that have been allocated and not been freed since.
+    ///
+    /// The number is as exact as that of [`BlockMap::used`].
+    #[inline]
+    pub fn nr_used(&self) -> usize {
+        self.base.map.used()
+    }
+
+    /// Allocates a folio for `user`. At present, all folios are of order 0.
+    ///
+    /// The result is the only reference to the folio. The memory holds zeros, or what `user` left
+    /// there.
+    ///
+    /// C function: `zone_device_folio_init()`. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// - `ENOSPC` if the allocator has no free page.
+    /// - `EBUSY` if the allocator has returned pages that are in use.
+    /// - `EINVAL` if it has returned pages outside of the pagemap, or a block of a larger order
+    ///   than requested.
+    pub fn alloc(&self, user: UserId) -> Result<ARef<DeviceFolio>> {
+        let base = &self.base;
+        let block = if A::BUILT_IN {
+            base.map.alloc_up_to(MAX_ORDER).ok_or(ENOSPC)?
+        } else {
+            let block = self.allocator.alloc(MAX_ORDER).ok_or(ENOSPC)?;
+            let claimed = if block.order() == MAX_ORDER {
+                base.map.claim(block)
+            } else {
+                Err(EINVAL)
+            };
+
+            claimed.inspect_err(|_| pr_warn_once!("allocator returned a bad {block:?}\n"))?;
+            block
+        };
+
+        // SAFETY: The block has just been claimed.
+        Ok(unsafe { base.make_folio(block, user) })
+    }
+
+    /// Returns the cache mode that the memory is mapped with.
+    ///
+    /// On x86 it differs from the requested one if the memory was mapped with the other mode
+    /// already when the pagemap was created.
+    #[inline]
+    pub fn mode(&self) -> CacheMode {
+        // SAFETY: By the type invariant of `Base`, the pagemap is set up. The field does not change
+        // after `memremap_pages()` has returned.
+        let flags = unsafe { (*self.base.raw.get()).flags };
+
+        if flags & bindings::PGMAP_WRITECOMBINE != 0 {
+            CacheMode::WriteCombine
+        } else {
+            CacheMode::Uncached
+        }
+    }
+
+    /// Returns the `struct dev_pagemap`.
+    #[inline]
+    pub fn as_dev_pagemap(&self) -> &DevPagemap {
+        // SAFETY: By the type invariant of `Base`, the pagemap is set up for as long as `self`
+        // exists. Its provider outlives it.
+        unsafe { DevPagemap::from_raw(self.base.raw.get()) }
+    }
+}

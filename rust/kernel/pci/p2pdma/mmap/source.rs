@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sources of the memory that user space maps.
+
+use crate::{
+    memremap::{
+        DevPagemap,
+        DeviceFolio,
+        PageAllocator,
+        Pagemap,
+        UserId, //
+    },
+    pci::p2pdma::Pool,
+    prelude::*,
+    sync::aref::ARef, //
+};
+
+/// What a [`Pagemap`] and a [`Pool`] have in common.
+pub(super) trait Backend: Send + Sync {
+    /// Allocates `nr_pages` pages and passes them to `f` as folios. The pages hold zeros, or what
+    /// `user` left there. Fails with `ENOSPC` if there are not enough free pages. If this or `f`
+    /// fails, `f` may have got a part of the folios.
+    fn alloc(
+        &self,
+        nr_pages: usize,
+        user: UserId,
+        f: &mut dyn FnMut(ARef<DeviceFolio>) -> Result,
+    ) -> Result;
+
+    fn pagemap(&self) -> &DevPagemap;
+    fn nr_pages(&self) -> usize;
+    /// Returns the number of pages in use, or 0 if it is not known.
+    fn nr_used(&self) -> usize;
+}
+
+impl<A: PageAllocator> Backend for Pagemap<A> {
+    fn alloc(
+        &self,
+        nr_pages: usize,
+        user: UserId,
+        f: &mut dyn FnMut(ARef<DeviceFolio>) -> Result,
+    ) -> Result {
+        let mut left = nr_pages;
+
+        while left > 0 {
+            let folio = Pagemap::alloc(self, user)?;
+
+            // OVERFLOW: The folio is a single page.
+            left -= folio.nr_pages();
+            f(folio)?;
+        }
+        Ok(())
+    }
+
+    fn pagemap(&self) -> &DevPagemap {
+        self.as_dev_pagemap()
+    }
+
+    fn nr_pages(&self) -> usize {
+        Pagemap::nr_pages(self)
+    }
+
+    fn nr_used(&self) -> usize {
+        Pagemap::nr_used(self)
+    }
+}
+
+impl Backend for Pool<'_> {
+    fn alloc(
+        &self,
+        nr_pages: usize,
+        _user: UserId,
+        f: &mut dyn FnMut(ARef<DeviceFolio>) -> Result,
+    ) -> Result {
+        self.alloc_folios(nr_pages, |folio| {
+            // The pool does not record who has used a page: others may have used it after `user`.
+            folio.clear();
+            f(folio)
+        })
+    }
+
+    fn pagemap(&self) -> &DevPagemap {
+        self.as_dev_pagemap()
+    }
+
+    fn nr_pages(&self) -> usize {
+        Pool::nr_pages(self)
+    }
+
+    fn nr_used(&self) -> usize {
+        0
+    }
+}
+
+/// Memory that a [`Registration`](super::Registration) allocates from: a [`Pagemap`] or a [`Pool`].
+#[derive(Copy, Clone)]
+pub struct Source<'a> {
+    name: &'static CStr,
+    kind: Kind<'a>,
+}
+
+#[derive(Copy, Clone)]
+enum Kind<'a> {
+    Pagemap(&'a dyn Backend),
+    Pool(Pool<'a>),
+}
+
+impl<'a> Source<'a> {
+    /// Makes a source of a pagemap. `name` identifies the source in debugfs.
+    pub fn pagemap<A: PageAllocator>(name: &'static CStr, pagemap: &'a Pagemap<A>) -> Self {
+        Self {
+            name,
+            kind: Kind::Pagemap(pagemap),
+        }
+    }
+
+    /// Makes a source of the pages that one call of [`Device::p2pdma_add_resource`] has added to
+    /// the device's pool. `name` identifies the source in debugfs.
+    ///
+    /// [`Device::p2pdma_add_resource`]: crate::pci::Device::p2pdma_add_resource
+    pub fn pool(name: &'static CStr, pool: Pool<'a>) -> Self {
+        Self {
+            name,
+            kind: Kind::Pool(pool),
+        }
+    }
+
+    pub(super) fn name(&self) -> &'static CStr {
+        self.name
+    }
+
+    pub(super) fn backend(&self) -> &dyn Backend {
+        match &self.kind {
+            Kind::Pagemap(pagemap) => *pagemap,
+            Kind::Pool(pool) => pool,
+        }
+    }
+}
+
+/// The usage of one [`Source`], or of all sources by an open file.
+#[derive(Copy, Clone, Default)]
+pub struct Usage {
+    /// The size in bytes of the source, or the limit of the open file.
+    pub size: usize,
+    /// The number of bytes in use. For a source, this counts the memory of all users. It is always
+    /// 0 for a [`Pool`], whose free memory `p2pmem/available` in sysfs tells.
+    pub used: usize,
+    /// The number of objects. These include objects that have been freed but are still mapped, and
+    /// the objects of mappings at offset 0.
+    pub objects: usize,
+    /// The number of `mmap()` calls of which a part is still mapped.
+    pub mappings: usize,
+}

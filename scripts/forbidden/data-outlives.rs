@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0
+// error: lifetime
+//! The data of a registration cannot borrow from what is gone before its parent is unbound.
+
+use kernel::{
+    device::{Bound, Core},
+    pci::{
+        self,
+        p2pdma::mmap::{Lockdown, Operations, Registration, Source},
+    },
+    prelude::*,
+};
+
+struct Mine;
+
+#[vtable]
+impl Operations for Mine {
+    type RegistrationData<'a> = &'a pci::Device<Bound>;
+
+    const NAME: &'static CStr = c"mine";
+    const LOCKDOWN: Lockdown = Lockdown::Allow;
+}
+
+fn register<'a>(
+    pdev: &'a pci::Device<Core<'_>>,
+    other: &'a pci::Device<Bound>,
+    sources: &[Source<'a>],
+) -> Result<Registration<'a, Mine>> {
+    Registration::new(pdev, sources, |_| Ok(other))
+}
+
+module! {
+    type: Forbidden,
+    name: "forbidden",
+    description: "Is not run",
+    license: "GPL v2",
+}
+
+struct Forbidden;
+
+impl kernel::Module for Forbidden {
+    fn init(_: &'static ThisModule) -> Result<Self> {
+        Ok(Self)
+    }
+}

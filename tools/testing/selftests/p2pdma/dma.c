@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "dma.h"
+#include "mmio.h"
+#include "pages.h"
+
+int pread_all(int fd, void *buf, size_t len, uint64_t offset)
+{
+	ssize_t n;
+
+	for (; len; len -= n, buf += n, offset += n) {
+		n = pread(fd, buf, len, offset);
+		if (n <= 0)
+			return n ? -errno : -ENODATA;
+	}
+	return 0;
+}
+
+int pwrite_all(int fd, const void *buf, size_t len, uint64_t offset)
+{
+	ssize_t n;
+
+	for (; len; len -= n, buf += n, offset += n) {
+		n = pwrite(fd, buf, len, offset);
+		if (n <= 0)
+			return n ? -errno : -ENOSPC;
+	}
+	return 0;
+}
+
+/* A seed whose data neither the memory nor the disk can hold already. */
+static uint64_t new_seed(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return ts.tv_sec * 1000000000ull + ts.tv_nsec;
+}
+
+/* Write data to the disk from @from, read them back to @to, and compare. */
+static int disk_round_trip(int disk, void *from, void *to, size_t len)
+{
+	uint64_t seed = new_seed();
+	int ret;
+
+	mmio_fill(from, len, seed);
+	mmio_flush();
+	ret = pwrite_all(disk, from, len, DISK_OFFSET);
+	if (!ret)
+		ret = pread_all(disk, to, len, DISK_OFFSET);
+	if (!ret && mmio_check(to, len, seed) >= 0)
+		ret = -EBADMSG;
+	return ret;
+}
+
+int dma_in(int disk, void *mem, size_t len)
+{
+	void *ram = ram_map(len);
+	int ret;
+
+	if (!ram)
+		return -ENOMEM;
+	ret = disk_round_trip(disk, ram, mem, len);
+	munmap(ram, len);
+	return ret;
+}
+
+int dma_out(int disk, void *mem, size_t len)
+{
+	void *ram = ram_map(len);
+	int ret;
+
+	if (!ram)
+		return -ENOMEM;
+	ret = disk_round_trip(disk, mem, ram, len);
+	munmap(ram, len);
+	return ret;
+}
