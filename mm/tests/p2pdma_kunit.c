@@ -366,4 +366,5 @@ static struct kunit_suite p2pdma_test_suite = {
 kunit_test_suite(p2pdma_test_suite);
 
 MODULE_DESCRIPTION("KUnit tests for peer-to-peer DMA memory");
+MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING");
 MODULE_LICENSE("GPL");

@@ -310,24 +310,15 @@ impl mmap::Operations for NvmeCmb {
 }
 
 // No controller is bound to the driver automatically, so there are no device IDs.
-kernel::pci_device_table!(PCI_TABLE, <NvmeCmb as pci::Driver>::IdInfo, []);
+kernel::pci_device_table!(NO_IDS, <NvmeCmb as pci::Driver>::IdInfo, []);
 
 impl NvmeCmb {
-    fn bind<'bound>(
-        pdev: &'bound pci::Device<Core<'_>>,
-    ) -> Result<mmap::Registration<'bound, Self>> {
+    /// Finds the CMB, enables it, and adds it to the pool of the device.
+    fn add<'bound>(pdev: &'bound pci::Device<Core<'_>>) -> Result<p2pdma::Pool<'bound>> {
         if pdev.pci_class() != pci::Class::STORAGE_EXPRESS {
             dev_err!(pdev, "not an NVMe controller\n");
             return Err(ENODEV);
         }
-
-        let sources = [Source::pool(c"cmb", Self::add(pdev)?)];
-
-        mmap::Registration::new(pdev, &sources, |_| Ok(()))
-    }
-
-    /// Finds the CMB, enables it, and adds it to the pool of the device.
-    fn add<'bound>(pdev: &'bound pci::Device<Core<'_>>) -> Result<p2pdma::Pool<'bound>> {
         pdev.enable_device_mem()?;
 
         let switch = Switch::new(pdev)?;
@@ -342,6 +333,11 @@ impl NvmeCmb {
         if !memremap::is_aligned(cba) {
             dev_err!(pdev, "Controller Memory Buffer is misaligned on the bus\n");
             return Err(EINVAL);
+        }
+        if bar != 0 {
+            // `Switch` has reserved BAR 0.
+            pdev.request_region(bar, c"nvme_cmb")
+                .inspect_err(|e| dev_err!(pdev, "cannot reserve BAR {bar}: {e:?}\n"))?;
         }
         switch.on(pdev, cba)?;
 
@@ -377,13 +373,15 @@ impl pci::Driver for NvmeCmb {
     type IdInfo = ();
     type Data<'bound> = mmap::Registration<'bound, Self>;
 
-    const ID_TABLE: pci::IdTable<Self::IdInfo> = &PCI_TABLE;
+    const ID_TABLE: pci::IdTable<Self::IdInfo> = &NO_IDS;
 
     fn probe<'bound>(
         pdev: &'bound pci::Device<Core<'_>>,
         _info: Option<&'bound Self::IdInfo>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
-        Self::bind(pdev)
+        Self::add(pdev).and_then(|pool| {
+            mmap::Registration::new(pdev, &[Source::pool(c"cmb", pool)], |_| Ok(()))
+        })
     }
 }
 

@@ -5,7 +5,9 @@
  *
  * See Documentation/misc-devices/p2pbar.rst. Each ioctl fails with EINVAL
  * if @reserved is not 0, with EFAULT if its argument cannot be read or
- * written, and with ENODEV if the device has been unbound or removed.
+ * written, and, if its other arguments are valid, with ENODEV if the device
+ * has been unbound or removed. P2PBAR_IOC_PEER looks for the other function
+ * first.
  */
 #ifndef _UAPI_LINUX_P2PBAR_H
 #define _UAPI_LINUX_P2PBAR_H

@@ -34,8 +34,9 @@ use core::{
 /// [`Self::free`].
 ///
 /// The pagemap is released when the device is unbound. The release waits until all folios have
-/// returned, and drops the allocator after that. So an allocator must not keep a [`FreeFolio`] or
-/// an [`ARef<DeviceFolio>`] of its own pagemap: the release would wait forever.
+/// returned, and drops the allocator after that. So an allocator must not keep an
+/// [`ARef<DeviceFolio>`] of its own pagemap, and may keep a [`FreeFolio`] for a limited time only:
+/// the release would wait forever.
 ///
 /// # Examples
 ///
@@ -110,18 +111,12 @@ pub trait PageAllocator: Send + Sync + 'static {
     /// May sleep. It is called for one folio after another. Unbinding the device waits for it, so
     /// it must not take the lock of the device.
     fn folio_free_deferred(&self, _folio: &mut FreeFolio) {}
-
-    /// Whether the pagemap uses its built-in allocator and calls no method of this type.
-    #[doc(hidden)]
-    const BUILT_IN: bool = false;
 }
 
 /// The allocator that is built into each [`Pagemap`], for drivers that do not bring their own.
 pub struct BuiltIn;
 
 impl PageAllocator for BuiltIn {
-    const BUILT_IN: bool = true;
-
     fn alloc(&self, _order: u32) -> Option<Block> {
         None
     }

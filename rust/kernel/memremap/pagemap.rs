@@ -15,7 +15,6 @@ use super::{
         deferred_callback,
         folio_free_callback, //
     },
-    has_pagemap,
     CacheMode,
     DevPagemap,
     DeviceFolio,
@@ -37,6 +36,7 @@ use crate::{
     types::Opaque, //
 };
 use core::{
+    any::TypeId,
     ops::Range,
     ptr::NonNull, //
 };
@@ -117,7 +117,8 @@ impl Base {
     /// - `provider` must be that of a BAR which contains `range`, in bytes of physical address.
     ///   Both must stay valid for as long as the result does.
     /// - Start and size of `range` must be multiples of [`alignment`], and the size must not be 0.
-    ///   The lock of the device must be held, so that nobody else adds pagemaps of this memory.
+    ///   No part of it may belong to a pagemap, and the lock of the device must be held, so that
+    ///   nobody adds one.
     /// - `allocator` must point to a valid `A` that stays there for as long as the result does.
     ///
     /// [`alignment`]: super::alignment
@@ -163,11 +164,6 @@ impl Base {
                     start: range.start,
                     end: range.end - 1,
                 };
-                // `memremap_pages()` looks for other pagemaps at both ends of the range only, so
-                // look at all of it.
-                if has_pagemap(range) {
-                    return Err(EBUSY);
-                }
                 // SAFETY: `raw` is pinned, and all fields that the caller of the function has to
                 // set are set.
                 from_err_ptr(unsafe { bindings::memremap_pages(raw, node) })?;
@@ -353,7 +349,8 @@ impl<A: PageAllocator> Pagemap<A> {
     /// - `provider` must be that of a BAR of `dev` which contains `range`, in bytes of physical
     ///   address. Both must stay valid for as long as the result does.
     /// - Start and size of `range` must be multiples of [`alignment`], and the size must not be 0.
-    ///   The lock of `dev` must be held while the result is initialised.
+    ///   No part of it may belong to a pagemap, and the lock of `dev` must be held until the result
+    ///   has been initialised.
     ///
     /// [`alignment`]: super::alignment
     pub(crate) unsafe fn new(
@@ -405,7 +402,7 @@ impl<A: PageAllocator> Pagemap<A> {
     ///   than requested.
     pub fn alloc(&self, user: UserId) -> Result<ARef<DeviceFolio>> {
         let base = &self.base;
-        let block = if A::BUILT_IN {
+        let block = if TypeId::of::<A>() == TypeId::of::<BuiltIn>() {
             base.map.alloc_up_to(MAX_ORDER).ok_or(ENOSPC)?
         } else {
             let block = self.allocator.alloc(MAX_ORDER).ok_or(ENOSPC)?;

@@ -382,11 +382,11 @@ impl BlockMap {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the block is not within the map, or if a unit of it is not in use. No unit has
-    /// been freed then, and the first time a warning is logged. If several callers free the same
-    /// block at the same time, one of them succeeds. If they free overlapping blocks of several
-    /// words, a part of a block may be freed. The map does not know the owners of units: freeing a
-    /// unit that already has a new owner is not detected.
+    /// `EINVAL` if the block is not within the map, or if a unit of it is not in use. Except in the
+    /// last case below, no unit has been freed then. The first time a warning is logged. If several
+    /// callers free the same block at the same time, one of them succeeds. If they free overlapping
+    /// blocks of several words, a part of a block may be freed. The map does not know the owners of
+    /// units: freeing a unit that already has a new owner is not detected.
     pub fn free(&self, block: Block) -> Result {
         let freed = match self.bits(block) {
             Some(([word], mask)) => {

@@ -117,13 +117,16 @@ impl<F> VmaDesc<F> {
     /// [`flags::DONTDUMP`]. It can be split, moved and inherited on `fork()`. It can neither grow
     /// nor be merged with another VMA.
     ///
+    /// This is not for drivers, as a process that keeps a mapping would keep the device from being
+    /// unbound. Drivers use `pci::p2pdma::mmap`, which takes the memory back.
+    ///
     /// C function: `pci_p2pdma_mmap_prepare()`
     ///
     /// # Errors
     ///
     /// `EINVAL` if the mapping is private: a write would copy the page.
     #[cfg(CONFIG_PCI_P2PDMA)]
-    pub fn set_p2pdma_ops<T: VmOps<File = F>>(&self, pagemap: &DevPagemap) -> Result {
+    pub(crate) fn set_p2pdma_ops<T: VmOps<File = F>>(&self, pagemap: &DevPagemap) -> Result {
         // In VMAs with these flags, page table entries do not hold references to pages.
         const UNSUPPORTED: vm_flags_t =
             flags::IO | flags::PFNMAP | flags::MIXEDMAP | flags::HUGETLB;

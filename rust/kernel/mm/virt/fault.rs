@@ -17,10 +17,9 @@ use crate::{
 /// # Invariants
 ///
 /// This is the argument of a call of the `fault()` operation that is running on the current thread.
-/// [`VmaDesc::set_p2pdma_ops`] has installed the operations of its VMA, those of a [`VmOps`].
+/// `VmaDesc::set_p2pdma_ops` has installed the operations of its VMA, those of a [`VmOps`].
 ///
 /// [`VmOps`]: super::VmOps
-/// [`VmaDesc::set_p2pdma_ops`]: super::VmaDesc::set_p2pdma_ops
 #[repr(transparent)]
 pub struct VmFault(Opaque<bindings::vm_fault>);
 
@@ -61,15 +60,13 @@ impl VmFault {
     /// has been mapped at the address meanwhile, that page stays.
     ///
     /// The result is [`FaultResult::SigBus`] if the folio has no such page, or if the VMA was
-    /// prepared for a pagemap with another [`CacheMode`].
+    /// prepared for a pagemap with another cache mode.
     ///
     /// May sleep.
     ///
     /// C function: `pci_p2pdma_insert_page()`
-    ///
-    /// [`CacheMode`]: crate::memremap::CacheMode
     #[cfg(CONFIG_PCI_P2PDMA)]
-    pub fn insert_page(&self, folio: &DeviceFolio, index: usize) -> FaultResult {
+    pub(crate) fn insert_page(&self, folio: &DeviceFolio, index: usize) -> FaultResult {
         if index >= folio.nr_pages() {
             return FaultResult::SigBus;
         }

@@ -37,81 +37,9 @@ use core::{
 /// object. When a VMA is unmapped, its reference is dropped, with the `mmap_lock` of the address
 /// space held. So dropping an object must neither take the `mmap_lock` nor access user memory.
 ///
-/// [`VmaDesc::set_p2pdma_ops`] installs the operations. At present, there is no other function that
-/// does so.
-///
-/// # Examples
-///
-/// A driver that has one folio of peer-to-peer DMA memory for each open file. It does not revoke
-/// the memory when the device is unbound: drivers use `pci::p2pdma::mmap` for that.
-///
-/// ```no_run
-/// # #![cfg(CONFIG_PCI_P2PDMA)]
-/// use core::ops::Range;
-/// use kernel::{
-///     fs::File,
-///     memremap::DeviceFolio,
-///     miscdevice::{
-///         MiscDevice,
-///         MiscDeviceRegistration,
-///         MiscFile, //
-///     },
-///     mm::virt::{
-///         FaultResult,
-///         VmFault,
-///         VmOps,
-///         VmaDesc, //
-///     },
-///     page::PAGE_SIZE,
-///     sync::{
-///         aref::ARef,
-///         Arc,
-///         ArcBorrow, //
-///     }, //
-/// };
-///
-/// struct Context {
-///     folio: ARef<DeviceFolio>,
-/// }
-///
-/// # fn allocate() -> Result<ARef<DeviceFolio>> { Err(ENOMEM) }
-/// #[vtable]
-/// impl MiscDevice for Context {
-///     type Ptr = Arc<Self>;
-///     type RegistrationData = ();
-///
-///     fn open(_file: &File, _misc: &MiscDeviceRegistration<'_, Self>) -> Result<Arc<Self>> {
-///         Ok(Arc::new(Self { folio: allocate()? }, GFP_KERNEL)?)
-///     }
-///
-///     fn mmap_prepare(
-///         me: ArcBorrow<'_, Self>,
-///         _file: &File,
-///         desc: &VmaDesc<MiscFile<Self>>,
-///     ) -> Result {
-///         if desc.pgoff() != 0 || desc.size() != me.folio.nr_pages() * PAGE_SIZE {
-///             return Err(EINVAL);
-///         }
-///         desc.set_p2pdma_ops::<Mapping>(me.folio.pagemap())
-///     }
-/// }
-///
-/// struct Mapping {
-///     folio: ARef<DeviceFolio>,
-/// }
-///
-/// impl VmOps for Mapping {
-///     type File = MiscFile<Context>;
-///
-///     fn mapped(me: ArcBorrow<'_, Context>, _: Range<usize>, _: usize) -> Result<Arc<Self>> {
-///         Ok(Arc::new(Self { folio: me.folio.clone() }, GFP_KERNEL)?)
-///     }
-///
-///     fn fault(this: ArcBorrow<'_, Self>, fault: &VmFault) -> FaultResult {
-///         fault.insert_page(&this.folio, fault.pgoff())
-///     }
-/// }
-/// ```
+/// `VmaDesc::set_p2pdma_ops` installs the operations. At present, there is no other function that
+/// does so, and it is for code of the kernel crate only: drivers cannot install operations of their
+/// own.
 ///
 /// [`mapped`]: VmOps::mapped
 /// [`VmaDesc::set_p2pdma_ops`]: super::VmaDesc::set_p2pdma_ops
@@ -126,9 +54,10 @@ pub trait VmOps: Send + Sync + Sized + 'static {
     /// `mmap()` fails with the same error.
     ///
     /// This is called once for each new VMA, after `mmap_prepare()` has succeeded. The VMA is
-    /// linked into the mapping of the file already, so that `unmap_mapping_range()` finds it. The
-    /// file is still open. Everything else that `mmap_prepare()` has looked at may have changed
-    /// since.
+    /// linked into the mapping of the file before the first fault, so that `unmap_mapping_range()`
+    /// finds it. It is linked already when this is called, unless the `mmap()` operation of another
+    /// file has called `mmap_prepare()`. The file is still open. Everything else that
+    /// `mmap_prepare()` has looked at may have changed since.
     ///
     /// May sleep. The `mmap_lock` is held for writing, so user memory must not be accessed.
     fn mapped(

@@ -20,8 +20,10 @@
 //!   the zeros.
 //!
 //! Dropping the registration revokes all memory: from then on, accesses to mappings get `SIGBUS`.
-//! Open files and mappings do not delay this. When the device is unbound, the release of the memory
-//! waits for DMA that is under way, and for folios that the driver keeps.
+//! Open files and mappings do not delay this. A reader of the debugfs files, which is root, can:
+//! `debugfs_remove()` waits until the data have been copied to the reader. When the device is
+//! unbound, the release of the memory waits for DMA that is under way, and for folios that the
+//! driver keeps.
 //!
 //! # Locking
 //!
@@ -30,6 +32,7 @@
 //! - `misc_mtx` -> `Domain::srcu` (read side) -> `Domain::inodes`
 //! - device lock of a peer -> `Domain::srcu` (read side)
 //! - debugfs reader -> `Domain::srcu` (read side) -> device lock, by `device_trylock()` only
+//! - device lock -> `Shared` of names.rs -> locks of debugfs
 //! - device lock -> `Domain::revoking` -> `Domain::backings`
 //! - device lock -> `Domain::revoking` -> `Backing::extents`
 //! - device lock -> `Domain::revoking` -> `Domain::inodes` -> `i_mmap_rwsem` -> page table lock

@@ -140,7 +140,8 @@ unsafe impl Send for Pool<'_> {}
 unsafe impl Sync for Pool<'_> {}
 
 impl<'a> Pool<'a> {
-    /// Publishes the pool, so that other drivers find and use its memory, or hides it again.
+    /// Publishes the pool of the device, with the memory of all calls of
+    /// [`Device::p2pdma_add_resource`], so that other drivers find and use it, or hides it again.
     ///
     /// Publish memory only if peers may both read and write it. Hiding the pool does not affect
     /// memory that is allocated already. User space can map the memory through `p2pmem/allocate` in
@@ -227,6 +228,9 @@ impl<'a> Pool<'a> {
     }
 
     /// Allocates `size` bytes, rounded up to whole pages, of contiguous memory.
+    ///
+    /// The memory comes from the pool of the device. It may be memory that another call of
+    /// [`Device::p2pdma_add_resource`] has added.
     ///
     /// The memory is for use by the driver: for DMA by this and other devices to and from
     /// [`Mem::bus_address`], and for accesses by the CPU through [`Io`](crate::io::Io), which

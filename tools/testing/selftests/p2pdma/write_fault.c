@@ -181,6 +181,7 @@ TEST_F(write_fault, after_clear_refs)
 static int read_from_disk(const struct fns *fns)
 {
 	char *mem = map_page_then_allow_writing(fns);
+	ssize_t done;
 	int fd;
 
 	if (!mem)
@@ -188,7 +189,10 @@ static int read_from_disk(const struct fns *fns)
 	fd = open(fns->disk, O_RDONLY | O_DIRECT | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	return pread(fd, mem, SZ_4K, 0) == SZ_4K ? 0 : -errno;
+	done = pread(fd, mem, SZ_4K, 0);
+	if (done < 0)
+		return -errno;
+	return done == SZ_4K ? 0 : -EIO;
 }
 
 TEST_F(write_fault, by_direct_io)

@@ -235,11 +235,11 @@ impl Context {
     /// lock of [`Backing`] another name, with the same lockdep key.
     pub(super) fn alloc_object(
         &self,
+        active: &Active<'_>,
         source: usize,
         nr_pages: usize,
         pgoff: &dyn Fn() -> Result<usize>,
     ) -> Result<Arc<Object>> {
-        let active = self.domain.enter()?;
         let backend = active.source(source)?;
 
         // Fail early: allocating clears memory, which would be in vain.
@@ -271,7 +271,7 @@ impl Context {
         let backing = ListArc::pin_init(Backing::new(extents), GFP_KERNEL_ACCOUNT)?;
         let object_backing = backing.clone_arc();
 
-        self.domain.add_backing(&active, backing);
+        self.domain.add_backing(active, backing);
         Object::new(self.domain.clone(), source, pgoff, object_backing, charge)
     }
 
@@ -284,7 +284,7 @@ impl Context {
         if nr_pages > active.source(source)?.nr_pages() {
             return Err(ENOSPC);
         }
-        let object = self.alloc_object(source, nr_pages, &|| self.take_offset(nr_pages))?;
+        let object = self.alloc_object(active, source, nr_pages, &|| self.take_offset(nr_pages))?;
         let pgoff = object.pgoff;
 
         self.objects

@@ -108,7 +108,8 @@ pub(super) struct Domain {
     inodes: Mutex<KVec<Inode>>,
 }
 
-// SAFETY: `data` points to a `T::RegistrationData`, which is `Send`.
+// SAFETY: `data` points to a `T::RegistrationData`, which is `Send`. Sources are `Send`. The
+// pointers in `inodes` are not bound to a thread.
 unsafe impl Send for Domain {}
 
 // SAFETY: `data` points to a `T::RegistrationData`, which is `Sync`. The pointers in `inodes` are

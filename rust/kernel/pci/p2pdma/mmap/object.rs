@@ -206,14 +206,18 @@ impl<T: Operations> VmOps for Mapping<T> {
     ) -> Result<Arc<Self>> {
         let nr_pages = range.len() >> PAGE_SHIFT;
         let object = if pgoff == 0 {
-            context.alloc_object(0, nr_pages, &|| Ok(0)).map_err(|e| {
-                // `p2pmem/allocate` fails with this error, too.
-                if e == ENOSPC {
-                    ENOMEM
-                } else {
-                    e
-                }
-            })?
+            let active = context.domain().enter()?;
+
+            context
+                .alloc_object(&active, 0, nr_pages, &|| Ok(0))
+                .map_err(|e| {
+                    // `p2pmem/allocate` fails with this error, too.
+                    if e == ENOSPC {
+                        ENOMEM
+                    } else {
+                        e
+                    }
+                })?
         } else {
             // The object may have been freed since `mmap_prepare()` looked it up.
             context.object(pgoff, nr_pages)?

@@ -112,8 +112,6 @@ impl<'a, T: Operations> Registration<'a, T> {
     /// Mapping a file at offset 0 allocates from the first of `sources`; [`Memory::alloc`]
     /// allocates from any.
     ///
-    /// [`Memory::alloc`]: super::Memory::alloc
-    ///
     /// `data` is called with `parent` and returns the registration data, which the methods of `T`
     /// get. The data may borrow from `parent`, but from nothing else with a lifetime, as they may
     /// be used until the parent is unbound.
@@ -126,6 +124,8 @@ impl<'a, T: Operations> Registration<'a, T> {
     /// - `ENOSPC` if all numbers of nodes are in use.
     /// - `ENOMEM` if there is not enough memory.
     /// - Those of `data`, and those of `misc_register()`.
+    ///
+    /// [`Memory::alloc`]: super::Memory::alloc
     pub fn new(
         parent: &'a pci::Device<Core<'_>>,
         sources: &[Source<'a>],
