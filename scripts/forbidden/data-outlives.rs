@@ -2,24 +2,7 @@
 // error: lifetime
 //! The data of a registration cannot borrow from what is gone before its parent is unbound.
 
-use kernel::{
-    device::{Bound, Core},
-    pci::{
-        self,
-        p2pdma::mmap::{Lockdown, Operations, Registration, Source},
-    },
-    prelude::*,
-};
-
-struct Mine;
-
-#[vtable]
-impl Operations for Mine {
-    type RegistrationData<'a> = &'a pci::Device<Bound>;
-
-    const NAME: &'static CStr = c"mine";
-    const LOCKDOWN: Lockdown = Lockdown::Allow;
-}
+include!("frame/node.rs");
 
 fn register<'a>(
     pdev: &'a pci::Device<Core<'_>>,
@@ -27,19 +10,4 @@ fn register<'a>(
     sources: &[Source<'a>],
 ) -> Result<Registration<'a, Mine>> {
     Registration::new(pdev, sources, |_| Ok(other))
-}
-
-module! {
-    type: Forbidden,
-    name: "forbidden",
-    description: "Is not run",
-    license: "GPL v2",
-}
-
-struct Forbidden;
-
-impl kernel::Module for Forbidden {
-    fn init(_: &'static ThisModule) -> Result<Self> {
-        Ok(Self)
-    }
 }

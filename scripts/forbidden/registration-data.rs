@@ -10,6 +10,8 @@ use kernel::{
     sync::Arc,
 };
 
+include!("frame/module.rs");
+
 struct Mine<'a>(p2pdma::Pool<'a>);
 
 #[vtable]
@@ -19,20 +21,5 @@ impl<'a> MiscDevice for Mine<'a> {
 
     fn open(_: &File, _: &MiscDeviceRegistration<'_, Self>) -> Result<Arc<()>> {
         Err(ENODEV)
-    }
-}
-
-module! {
-    type: Forbidden,
-    name: "forbidden",
-    description: "Is not run",
-    license: "GPL v2",
-}
-
-struct Forbidden;
-
-impl kernel::Module for Forbidden {
-    fn init(_: &'static ThisModule) -> Result<Self> {
-        Ok(Self)
     }
 }

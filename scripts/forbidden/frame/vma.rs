@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-// error: none
-//! What the others are made of: this one compiles.
+// A misc device with the operations of a VMA. The including file has `prepare()`.
 
 use core::ops::Range;
 use kernel::{
@@ -11,6 +10,8 @@ use kernel::{
     prelude::*,
     sync::{aref::ARef, Arc, ArcBorrow},
 };
+
+include!("module.rs");
 
 struct Mine(ARef<DeviceFolio>);
 
@@ -41,28 +42,7 @@ impl VmOps for Mapping {
         Ok(Arc::new(Self(me.0.clone()), GFP_KERNEL)?)
     }
 
-    fn fault(this: ArcBorrow<'_, Self>, fault: &VmFault) -> FaultResult {
-        fault.insert_page(&this.0, 0)
-    }
-}
-
-fn prepare(me: &Mine, desc: &VmaDesc<MiscFile<Mine>>) -> Result {
-    desc.set_p2pdma_ops::<Mapping>(me.0.pagemap())
-}
-
-kernel::static_assert!(core::mem::size_of::<Mapping>() > 0);
-
-module! {
-    type: Forbidden,
-    name: "forbidden",
-    description: "Is not run",
-    license: "GPL v2",
-}
-
-struct Forbidden;
-
-impl kernel::Module for Forbidden {
-    fn init(_: &'static ThisModule) -> Result<Self> {
-        Ok(Self)
+    fn fault(_: ArcBorrow<'_, Self>, _: &VmFault) -> FaultResult {
+        FaultResult::SigBus
     }
 }
