@@ -27,6 +27,7 @@ test_of()
 	*-kernfs-*)			echo write_fault after_mprotect switch ;;
 	*-dma-direct-do-not-WARN-*)	echo core scatterlist_mask bridge:iommu=soft ;;
 	*-dma-direct-map-scatterlists-*) echo core scatterlist bridge:swiotlb=force ;;
+	*-md-raid1-*)			echo raid write_refused refused ;;
 	*-block-fail-requests-*)	echo core direct_io bridge:swiotlb=force ;;
 	esac
 }

@@ -144,7 +144,7 @@ go_in()
 	mount --rbind /dev "$root/dev"
 	mount -t proc proc "$root/proc"
 	mount -t sysfs sysfs "$root/sys"
-	for var in TERM COLUMNS CI KDIR LINUX_SRC P2PDMA_T0 P2PDMA_STEP P2PDMA_STEPS P2PDMA_JOBS P2PDMA_ACCEL P2PDMA_FROM P2PDMA_TO; do
+	for var in TERM COLUMNS CI KDIR LINUX_SRC P2PDMA_T0 P2PDMA_STEP P2PDMA_STEPS P2PDMA_JOBS P2PDMA_ACCEL P2PDMA_FROM P2PDMA_TO P2PDMA_AGAIN; do
 		[ -z "${!var:-}" ] || pass+=("$var=${!var}")
 	done
 	# shellcheck disable=SC2016 # for the shell inside

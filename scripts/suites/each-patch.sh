@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: GPL-2.0
-# about: each patch by itself builds without warnings, boots and passes KUnit; P2PDMA_FROM=N and P2PDMA_TO=N take a part
+# about: each patch by itself builds without warnings, boots and passes KUnit; P2PDMA_FROM=N and P2PDMA_TO=N take a part, P2PDMA_AGAIN=1 also what has passed
 # needs:
 # order: 70
 # long: yes
@@ -19,15 +19,24 @@ own_tree()
 	git -C "$TREE" worktree add -q --no-checkout --detach "$1" base
 }
 
+# What has passed is written to a file of the repository: all patches take hours, more
+# than one sitting.
+PASSED=$TOP/scripts/each-patch.passed
+
 # passed_key COMMIT: on what its passing depends: the source, not the commit's text,
-# its configuration, the toolchain, and how it is built and judged.
+# its configuration, the toolchain, and how it is built.
 passed_key()
 {
 	local frags
 
 	mapfile -t frags < <(fragments each)
-	echo "$(git -C "$TREE" rev-parse "$1^{tree}") $(hash_of "${frags[@]}") $(toolchain_key) $(hash_of "$TOP"/scripts/{lib/kernel,lib/vm,suites/each-patch}.sh)"
+	echo "$(git -C "$TREE" rev-parse "$1^{tree}") $(hash_of "${frags[@]}") $(toolchain_key) $(hash_of "$TOP/scripts/lib/kernel.sh")"
 }
+
+# noted COMMIT: its key is in the file.
+noted()		{ [ -f "$PASSED" ] && grep -qF "$(passed_key "$1") " "$PASSED"; }
+has_passed()	{ [ -z "${P2PDMA_AGAIN:-}" ] && noted "$1"; }
+note_pass()	{ noted "$1" || echo "$(passed_key "$1") $2" >>"$PASSED"; }
 
 # build_at COMMIT BUILD: the whole kernel as of that patch, with errors for warnings,
 # and without the options that later patches add.
@@ -63,7 +72,7 @@ try()
 	stamped "$build/.p2pdma-built" "$1" || return 0
 	VM_APPEND='kunit.enable=1' guest "$2" each switch 600 true
 	check "$2.kunit" kunit_passed "$JOB/console"
-	[ "$(failures)" != "$before" ] || stamp "$CACHE/each-patch/$(git -C "$TREE" rev-parse "$1^{tree}")" "$(passed_key "$1")"
+	[ "$(failures)" != "$before" ] || note_pass "$1" "$2"
 }
 
 suite()
@@ -74,14 +83,13 @@ suite()
 	mapfile -t commits < <(git -C "$TREE" rev-list --reverse "base..refs/p2pdma/$SERIES_KEY/head")
 	locked each own_tree "$tree"
 	local TREE=$tree
-	mkdir -p "$CACHE/each-patch"
-	note "  what has passed before is noted in $CACHE/each-patch; remove that to try it again"
+	note "  what has passed is noted in ${PASSED#"$TOP/"}"
 	for commit in "${commits[@]}"; do
 		n=$((n + 1))
 		((from <= n && n <= to)) || continue
 		took=$((took + 1))
 		name=each-patch.$n.$(git -C "$TREE" log -1 --format=%f "$commit" | cut -c1-40)
-		if stamped "$CACHE/each-patch/$(git -C "$TREE" rev-parse "$commit^{tree}")" "$(passed_key "$commit")"; then
+		if has_passed "$commit"; then
 			pass "$name: passed before"
 		else
 			try "$commit" "$name"
