@@ -23,7 +23,6 @@ bad_lines()
 		/p2pdma selftest: allocations are left alone/ { failing = 0 }
 		failing && /vmalloc error:|page allocation failure:/ { told = NR }
 		/Call Trace/ && told && NR < told + 6 { told = 0; next }
-		/md127: WARNING: .* appears to be on the same physical disk/ { next }
 		$0 ~ bad { print NR; exit }' "$1")
 	[ -n "$at" ] || return 1
 	sed -n "$((at > 3 ? at - 3 : 1)),$((at + 40))p" "$1"

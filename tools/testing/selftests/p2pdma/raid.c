@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Test that md does not lose a write of peer-to-peer DMA memory that its disks
- * cannot read: with a raid1 of two partitions of the disk of P2PDMA_PEER, which
- * is overwritten, and the memory that the nvme driver offers for P2PDMA_CMB.
+ * cannot read: with a degraded raid1 of the disk of P2PDMA_PEER, which is
+ * overwritten, and the memory that the nvme driver offers for P2PDMA_CMB.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/blkpg.h>
 #include <linux/major.h>
 #include <linux/raid/md_p.h>
 #include <linux/raid/md_u.h>
@@ -27,49 +26,30 @@
 #define SZ_1M		0x100000ul
 #define MINOR		"127"
 
-static int partition(int disk, int op, int nr)
-{
-	struct blkpg_partition part = { .start = nr * SZ_1M, .length = SZ_1M, .pno = nr };
-	struct blkpg_ioctl_arg arg = { .op = op, .datalen = sizeof(part), .data = &part };
-
-	return ioctl(disk, BLKPG, &arg);
-}
-
 FIXTURE(raid)
 {
 	struct pci_fn cmb;
-	int disk;	/* that has the partitions */
 	int array;
 };
 
-/* Make an array of the partitions that stores nothing about itself. */
+/* Make an array that lacks its second disk, and that stores nothing about itself. */
 static int array_run(int array, const char *disk)
 {
 	mdu_array_info_t info = {
-		.level = 1, .raid_disks = 2, .nr_disks = 2, .size = SZ_1M / 1024,
+		.level = 1, .raid_disks = 2, .nr_disks = 1, .size = SZ_1M / 1024,
 		.md_minor = atoi(MINOR), .not_persistent = 1, .state = 1 << MD_SB_CLEAN,
 	};
-	int i;
+	mdu_disk_info_t member = { .state = 1 << MD_DISK_SYNC | 1 << MD_DISK_ACTIVE };
+	struct stat st;
 
-	if (ioctl(array, SET_ARRAY_INFO, &info))
+	if (stat(disk, &st))
 		return -errno;
-	for (i = 0; i < 2; i++) {
-		mdu_disk_info_t member = {
-			.number = i, .raid_disk = i,
-			.state = 1 << MD_DISK_SYNC | 1 << MD_DISK_ACTIVE,
-		};
-		char path[80];
-		struct stat st;
-
-		snprintf(path, sizeof(path), "%sp%d", disk, i + 1);
-		if (stat(path, &st))
-			return -errno;
-		member.major = major(st.st_rdev);
-		member.minor = minor(st.st_rdev);
-		if (ioctl(array, ADD_NEW_DISK, &member))
-			return -errno;
-	}
-	return ioctl(array, RUN_ARRAY, NULL) ? -errno : 0;
+	member.major = major(st.st_rdev);
+	member.minor = minor(st.st_rdev);
+	if (ioctl(array, SET_ARRAY_INFO, &info) || ioctl(array, ADD_NEW_DISK, &member) ||
+	    ioctl(array, RUN_ARRAY, NULL))
+		return -errno;
+	return 0;
 }
 
 FIXTURE_SETUP(raid)
@@ -77,9 +57,7 @@ FIXTURE_SETUP(raid)
 	const char *expect = getenv("P2PDMA_EXPECT");
 	struct pci_fn peer;
 	char disk[64];
-	int nr;
 
-	self->disk = -1;
 	self->array = -1;
 	if (!expect || strcmp(expect, "not-supported"))
 		SKIP(return, "the disk can reach the memory, or P2PDMA_EXPECT is not set");
@@ -94,10 +72,6 @@ FIXTURE_SETUP(raid)
 	if (file_write("/sys/module/md_mod/parameters/new_array", "md" MINOR))
 		SKIP(return, "no md, or md" MINOR " exists");
 	ASSERT_EQ(0, nvme_disk(&peer, disk, sizeof(disk)));
-	self->disk = open(disk, O_RDWR | O_CLOEXEC);
-	ASSERT_LE(0, self->disk);
-	for (nr = 1; nr <= 2; nr++)
-		ASSERT_EQ(0, partition(self->disk, BLKPG_ADD_PARTITION, nr));
 	self->array = open("/dev/md" MINOR, O_RDWR | O_DIRECT | O_CLOEXEC);
 	ASSERT_LE(0, self->array);
 	ASSERT_EQ(0, array_run(self->array, disk));
@@ -105,17 +79,10 @@ FIXTURE_SETUP(raid)
 
 FIXTURE_TEARDOWN(raid)
 {
-	int nr;
-
-	if (self->array >= 0) {
-		ioctl(self->array, STOP_ARRAY, NULL);
-		close(self->array);
-	}
-	if (self->disk < 0)
+	if (self->array < 0)
 		return;
-	for (nr = 1; nr <= 2; nr++)
-		partition(self->disk, BLKPG_DEL_PARTITION, nr);
-	close(self->disk);
+	ioctl(self->array, STOP_ARRAY, NULL);
+	close(self->array);
 }
 
 TEST_F(raid, write_refused)
