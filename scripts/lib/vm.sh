@@ -72,13 +72,22 @@ new_job()
 
 	new_tmp folder
 	mkdir "$folder/work"
-	: >"$folder/out"
-	: >"$folder/err"
-	: >"$folder/console"
+	fresh_job "$folder"
 	cp "$TOP/scripts/lib/guest.sh" "$folder/init"
 	cp "$TOP/scripts/lib/devices.sh" "$folder/devices"
-	truncate -s 64M "$folder/cmb.img" "$folder/peer.img"
 	printf -v "$1" %s "$folder"
+}
+
+# fresh_job JOB: without output, and with empty disks.
+fresh_job()
+{
+	local file
+
+	for file in out err console cmb.img peer.img; do
+		: >"$1/$file"
+	done
+	rm -f "$1"/{status,status.new,kmemleak,monitor,.monitor,state}
+	truncate -s 64M "$1/cmb.img" "$1/peer.img"
 }
 
 # vm_command JOB TOPOLOGY BUILD: sets QEMU to the whole command.
@@ -134,14 +143,47 @@ monitor()
 		"$var" "$(printf ' "%s"' "$@")"
 }
 
+# vm_state JOB: what the processors do, all at one time, in JOB/state.
+vm_state()
+{
+	"$TOP/scripts/lib/qmp.py" "$1/qmp" stop "info registers -a" "info lapic 0" "info lapic 1" cont >"$1/state" 2>&1
+}
+
+# eoi_lost JOB: in JOB/state, all processors are halted, and one of them has an
+# interrupt in service. Linux ends each interrupt in its handler and halts outside of
+# handlers only, so that the emulated APIC has lost the end of that interrupt. From
+# then on it holds back all interrupts that are not more urgent, the timer's included.
+eoi_lost()
+{
+	[ "$(grep -c 'HLT=1' "$1/state")" = "$(grep -c 'HLT=' "$1/state")" ] &&
+		grep -qE '^ISR[[:space:]]+[0-9]' "$1/state"
+}
+
+# vm_said JOB: how much the guest has said.
+vm_said()	{ stat -c %s "$1/out" "$1/err" "$1/console" | paste -sd' '; }
+
 # vm_boot JOB CONFIG TOPOLOGY TIMEOUT [interactive]: run what is in JOB/command
 # and set VM_STATUS to its status; 124 if it took too long, 125 if the guest
 # ended without one. Output is in JOB/out and JOB/err, the console in
-# JOB/console. With VM_STREAM set, output is also shown as it comes.
+# JOB/console. With VM_STREAM set, output is also shown as it comes. A guest that
+# stopped since QEMU had lost an interrupt's end is started again, once.
 vm_boot()
 {
-	local job=$1 topology=$3 limit=$4 build pid tails=() began now QEMU
+	vm_boot_once "$@"
+	[ -n "$EOI_LOST" ] || return 0
+	note "  QEMU lost the end of an interrupt after $VM_SECONDS s (eoi_lost): the guest starts again"
+	cp "$1/state" "$LOGS/eoi-lost.state"
+	cp "$1/console" "$LOGS/eoi-lost.console"
+	fresh_job "$1"
+	vm_boot_once "$@"
+}
 
+# vm_boot_once: the same without a second try, and sets EOI_LOST if one is due.
+vm_boot_once()
+{
+	local job=$1 topology=$3 limit=$4 build pid tails=() began now said='' saying asked QEMU
+
+	EOI_LOST=
 	build=$(build_dir "$2")
 	# The debug kernel checks each struct page, which takes seconds for 128 MiB.
 	local CMB_MB=128
@@ -184,11 +226,27 @@ vm_boot()
 			tail -q -c +1 -s 0.1 --pid="$pid" -f "$job/err" >&2 & tails+=($!)
 			CLEAN_PIDS+=("${tails[@]}")
 		fi
+		now=$began asked=$began
 		while kill -0 "$pid" 2>/dev/null; do
 			[ ! -s "$job/monitor" ] || vm_monitor "$job"
-			now=$(date +%s)
-			[ $((now - began)) -lt "$limit" ] || { VM_STATUS=124; kill -KILL "$pid"; break; }
-			sleep 0.1
+			[ "$EPOCHSECONDS" != "$now" ] || { sleep 0.1; continue; }
+			now=$EPOCHSECONDS
+			saying=$(vm_said "$job")
+			[ "$saying" = "$said" ] || { said=$saying; asked=$now; }
+			if [ $((now - began)) -ge "$limit" ]; then
+				vm_state "$job" || :
+				VM_STATUS=124
+				kill -KILL "$pid"
+				break
+			fi
+			if [ $((now - asked)) -ge 120 ]; then
+				asked=$now
+				if vm_state "$job" && eoi_lost "$job"; then
+					VM_STATUS=124 EOI_LOST=yes
+					kill -KILL "$pid"
+					break
+				fi
+			fi
 		done
 		wait "$pid" 2>/dev/null || :
 		[ ${#tails[@]} = 0 ] || wait "${tails[@]}" 2>/dev/null || :
@@ -205,7 +263,9 @@ vm_verdict()
 	local job=$1
 
 	case $VM_STATUS in
-	124)	echo "the guest did not end in time" ;;
+	124)	echo "the guest did not end in $VM_SECONDS s; where its processors are, and the end of its console:"
+		grep -E '^(RIP=|ISR|IRR)|HLT=' "$job/state"
+		tail -n 5 "$job/console" ;;
 	125)	[ -s "$job/status" ] || { echo "the guest ended without a status"; grep -v '^$' "$job/qemu.log" | tail -n 3; } ;;
 	esac
 	bad_lines "$job/console" || :

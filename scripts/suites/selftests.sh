@@ -7,10 +7,11 @@
 # shellcheck source=scripts/lib/fixes.sh
 . "$TOP/scripts/lib/fixes.sh"
 
-# In the guest: each program of the target, with a mark before and after it.
+# In the guest: each program of the target, with a mark before and after it. The sample
+# driver does what p2pbar does, so the debug kernel leaves it out unless all is wanted.
 run_all()
 {
-	printf 'fixes="%s"\n' "$(fix_programs | paste -sd' ')"
+	printf 'fixes="%s" all="%s"\n' "$(fix_programs | paste -sd' ')" "$all"
 	cat <<-'END'
 	cd "$KSELFTEST" || exit
 	limit=600
@@ -18,8 +19,12 @@ run_all()
 	sed -n 's/^p2pdma://p' kselftest-list.txt | while read -r name; do
 		# In the debug kernel the suite fixes runs these.
 		[ "$P2PDMA_KERNEL" = release ] || [[ " $fixes " != *" $name "* ]] || continue
-		echo "@@ start $name"
-		(cd p2pdma && timeout $limit "./$name") </dev/null 2>&1
+		sample=
+		if [ "$P2PDMA_KERNEL" = debug ] && [ -z "$all" ] && grep -q rust_driver_p2pmem "p2pdma/$name"; then
+			sample="-V sample"
+		fi
+		echo "@@ start $name $(cut -d' ' -f1 /proc/uptime)"
+		(cd p2pdma && timeout $limit "./$name" $sample) </dev/null 2>&1
 		rc=$?
 		# On a line of its own, whatever the program's last one lacked.
 		printf '\n@@ end %s %s\n' "$name" $rc
@@ -43,7 +48,7 @@ suite()
 				skip "selftests.$config.$topology" "only with --all"
 				continue
 			fi
-			guest "selftests.$config.$topology" $config "$topology" 1800 "$(run_all)"
+			guest "selftests.$config.$topology" $config "$topology" 3000 "$(run_all)"
 			cases "$JOB/out" "selftests.$config.$topology"
 		done
 	done
