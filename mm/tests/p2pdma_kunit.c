@@ -175,6 +175,81 @@ static void p2pdma_pagemap(struct kunit *test)
 	memunmap_pages(pgmap);
 }
 
+/*
+ * Free pages become folios again, of the same order or another one. A folio
+ * inherits zone_device_data of the folios that its pages were part of.
+ */
+static void p2pdma_recycle(struct kunit *test)
+{
+	static const struct {
+		unsigned int first;	/* page */
+		unsigned int order;
+		unsigned long data;
+		unsigned long want;
+	} steps[] = {
+		{ 0, 9, 1, 0 },
+		{ 0, 9, 2, 1 },
+		/* These are parts of a larger folio. */
+		{ 16, 4, 3, 2 },
+		{ 32, 0, 3, 2 },
+		{ 511, 0, 4, 2 },
+		{ 16, 4, 5, 3 },
+		/* These are larger folios that consist of smaller ones. */
+		{ 0, 9, 6, 0 },
+		{ 0, 8, 7, 6 },
+		{ 256, 8, 7, 6 },
+		{ 0, 9, 8, 7 },
+		{ 0, 0, 9, 8 },
+		{ 1, 0, 9, 8 },
+		{ 0, 1, 10, 9 },
+		{ 2, 1, 10, 8 },
+		{ 0, 2, 11, 10 },
+		{ 1, 0, 12, 11 },
+		{ 0, 2, 13, 0 },
+		{ 512, 9, 14, 0 },
+	};
+	struct p2pdma_test *data = test->priv;
+	struct dev_pagemap *pgmap = data->pgmap;
+	struct folio *folio;
+	struct page *page;
+	void *old;
+	int i, nr;
+
+	get_region(test, 1, SZ_128M);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, memremap_pages(pgmap, NUMA_NO_NODE));
+
+	for (i = 0; i < ARRAY_SIZE(steps); i++) {
+		page = pfn_to_page(PHYS_PFN(pgmap->range.start) + steps[i].first);
+		folio = (struct folio *)page;
+		nr = 1 << steps[i].order;
+		old = zone_device_folio_recycle(folio, pgmap, steps[i].order,
+						(void *)steps[i].data);
+		data->nr_pages += nr;
+		KUNIT_EXPECT_EQ_MSG(test, (unsigned long)old, steps[i].want, "step %d", i);
+		KUNIT_EXPECT_EQ(test, folio_order(folio), steps[i].order);
+		KUNIT_EXPECT_EQ(test, folio_ref_count(folio), 1);
+		KUNIT_EXPECT_EQ(test, folio_mapcount(folio), 0);
+		KUNIT_EXPECT_FALSE(test, folio_test_locked(folio));
+		KUNIT_EXPECT_FALSE(test, folio_test_dirty(folio));
+		KUNIT_EXPECT_TRUE(test, folio_is_pci_p2pdma(folio));
+		KUNIT_EXPECT_PTR_EQ(test, page_pgmap(page + nr - 1), pgmap);
+		KUNIT_EXPECT_PTR_EQ(test, page_folio(page + nr - 1), folio);
+		KUNIT_EXPECT_PTR_NE(test, page_folio(page + nr), folio);
+		if (steps[i].first)
+			KUNIT_EXPECT_PTR_NE(test, page_folio(page - 1), folio);
+
+		folio_set_dirty(folio);
+		folio_set_referenced(folio);
+		data->freed = NULL;
+		folio_put(folio);
+		KUNIT_EXPECT_PTR_EQ(test, data->freed, folio);
+	}
+	KUNIT_EXPECT_EQ(test, data->nr_pages, 0);
+	if (data->nr_pages)
+		percpu_ref_put_many(&pgmap->ref, data->nr_pages);
+	memunmap_pages(pgmap);
+}
+
 static void p2pdma_pgprot(struct kunit *test)
 {
 	struct p2pdma_test *data = test->priv;
@@ -349,6 +424,7 @@ static void p2pdma_mmap_private(struct kunit *test)
 static struct kunit_case p2pdma_test_cases[] = {
 	KUNIT_CASE(p2pdma_malformed_pagemap),
 	KUNIT_CASE(p2pdma_pagemap),
+	KUNIT_CASE(p2pdma_recycle),
 	KUNIT_CASE(p2pdma_pgprot),
 	KUNIT_CASE(p2pdma_cachemode),
 	KUNIT_CASE(p2pdma_mmap_prepare),

@@ -12,12 +12,3 @@ rust_helper_page_pgmap(const struct page *page)
 {
 	return page_pgmap(page);
 }
-
-#ifdef CONFIG_ZONE_DEVICE
-__rust_helper void rust_helper_zone_device_folio_init(struct folio *folio,
-						      struct dev_pagemap *pgmap,
-						      unsigned int order)
-{
-	zone_device_folio_init(folio, pgmap, order);
-}
-#endif

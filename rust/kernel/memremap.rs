@@ -40,7 +40,10 @@ pub use self::{
     },
     folio::DeviceFolio,
     free::FreeFolio,
-    pagemap::Pagemap, //
+    pagemap::{
+        Pagemap,
+        MAX_ORDER, //
+    },
 };
 
 /// How the processor accesses the memory of a pagemap, in the kernel as well as in user space.

@@ -154,13 +154,14 @@ impl UserId {
     }
 }
 
-/// What a page holds: zeros, the data of a user, or something unknown. The pagemap stores this in
-/// the field `zone_device_data` of the `struct page`.
+/// What a folio holds: zeros, the data of a user, or something unknown. The pagemap stores this in
+/// the field `zone_device_data` of the first `struct page`.
 #[derive(Copy, Clone, PartialEq, Eq)]
 pub(super) struct Contents(usize);
 
 impl Contents {
-    /// Not known. This is the initial value of the word.
+    /// Not known. This is the initial value of the word, and what `zone_device_folio_recycle()`
+    /// returns for pages whose words differ.
     pub(super) const UNKNOWN: Self = Self(0);
     /// Zeros.
     pub(super) const CLEAR: Self = Self(usize::MAX);

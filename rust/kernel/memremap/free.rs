@@ -5,10 +5,7 @@
 use super::{
     allocator::Contents,
     folio::clear_mmio,
-    pagemap::{
-        set_contents,
-        Base, //
-    }, //
+    pagemap::Base, //
 };
 use crate::{
     bindings,
@@ -76,8 +73,9 @@ impl FreeFolio {
                 self.block.nr_units() << PAGE_SHIFT,
             )
         };
-        // SAFETY: By the type invariants, the pages belong to `self`.
-        unsafe { set_contents(self.page(), self.block.nr_units(), Contents::CLEAR) };
+        // SAFETY: By the type invariants, the pages belong to `self`, so that nothing else uses
+        // `zone_device_data` of the first one.
+        unsafe { *word_of(self.page()) = Contents::CLEAR.into_word() };
     }
 
     /// Makes a workqueue pass the folio to [`PageAllocator::folio_free_deferred`], which may sleep.
@@ -103,7 +101,8 @@ impl FreeFolio {
         // initialised. It stays valid until it has run: `Base::drop` waits for that before `base`
         // is freed.
         unsafe {
-            bindings::llist_add(node_of(this.page()), base.deferred.get());
+            // CAST: A `struct llist_node` is one pointer.
+            bindings::llist_add(word_of(this.page()).cast(), base.deferred.get());
             bindings::queue_work_on(
                 // CAST: The number of possible processors is far below `c_int::MAX`.
                 bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
@@ -135,17 +134,14 @@ impl Drop for FreeFolio {
     }
 }
 
-/// Returns `zone_device_data` of a page, the word for the driver, as a node of a list.
+/// Returns `zone_device_data` of a page, the word for the driver.
 ///
 /// # Safety
 ///
 /// `page` must be a page of a pagemap that belongs to the caller.
-unsafe fn node_of(page: *mut bindings::page) -> *mut bindings::llist_node {
+unsafe fn word_of(page: *mut bindings::page) -> *mut *mut c_void {
     // SAFETY: The caller promises that this is a page of device memory.
-    let word = unsafe { &raw mut (*page).__bindgen_anon_1.__bindgen_anon_4.zone_device_data };
-
-    // CAST: A `struct llist_node` is one pointer.
-    word.cast()
+    unsafe { &raw mut (*page).__bindgen_anon_1.__bindgen_anon_4.zone_device_data }
 }
 
 /// The `folio_free()` operation of pagemaps, called by `free_zone_device_folio()`.
@@ -200,7 +196,7 @@ pub(super) unsafe extern "C" fn deferred_callback(work: *mut bindings::work_stru
         // The word has been a list node, so the contents of the page are not known any more.
         //
         // SAFETY: The page belongs to this function.
-        unsafe { (*node_of(page)).next = Contents::UNKNOWN.into_word() };
+        unsafe { *word_of(page) = Contents::UNKNOWN.into_word() };
 
         // SAFETY: The folio has no references and belongs to this function. Each page of it holds a
         // reference to the pagemap, which is passed on.

@@ -41,12 +41,11 @@ use core::{
     ptr::NonNull, //
 };
 
-/// The largest order of the folios that can be made.
-// A folio of a larger order would have to start at a physical address that is aligned to its size;
-// blocks are aligned relative to the start of the pagemap only. And the second page of such a folio
-// does not keep `zone_device_data`: `prep_compound_page()` uses the word for the mapcount of the
-// folio.
-const MAX_ORDER: u32 = 0;
+/// The largest order of a folio of a [`Pagemap`], that of 2 MiB.
+// A folio has to start at a physical address that is aligned to its size. Blocks are aligned
+// relative to the start of the pagemap, which is aligned to subsections.
+// CAST: A subsection is 2 MiB.
+pub const MAX_ORDER: u32 = (bindings::SUBSECTION_SIZE as usize >> PAGE_SHIFT).ilog2();
 
 /// The part of a pagemap that does not depend on the type of the allocator.
 ///
@@ -58,9 +57,10 @@ const MAX_ORDER: u32 = 0;
 ///   with references, to a [`FreeFolio`], to the list `deferred`, or to a running call of
 ///   [`Pagemap::alloc`]. Each page that is in use, except by such a call, holds one reference in
 ///   `raw.ref`.
-/// - Only the owner of a page, in the sense of the previous point, accesses its `zone_device_data`.
-///   This word holds [`Contents`]. For the first page of a folio on the list `deferred`, it is the
-///   node of the list instead.
+/// - `zone_device_folio_recycle()` makes all folios. The first page of a folio has the folio's
+///   [`Contents`] in `zone_device_data`, or the node of the list if the folio is on the list
+///   `deferred`. While the pages are in use, only their owner, in the sense of the previous point,
+///   accesses this word. Otherwise only `zone_device_folio_recycle()` does.
 /// - `work` runs [`deferred_callback`] for the folios of `deferred`. It is embedded, so that
 ///   queueing it does not allocate memory.
 /// - `allocator` points to the field `allocator` of the [`Pagemap<A>`] that `self` is part of, and
@@ -210,66 +210,40 @@ impl Base {
     ///
     /// # Safety
     ///
-    /// The caller must have claimed the pages of `block` in `map`. It passes them on.
+    /// The caller must have claimed the pages of `block` in `map`, and the order of `block` must be
+    /// at most [`MAX_ORDER`]. The caller passes the pages on.
     unsafe fn make_folio(&self, block: Block, user: UserId) -> ARef<DeviceFolio> {
-        let page = self.page(block.first());
-        // SAFETY: The pages belong to the caller.
-        let clear = unsafe { set_contents(page, block.nr_units(), user.into()) };
         // CAST: A folio starts with its first page.
-        let folio: *mut bindings::folio = page.cast();
+        let folio: *mut bindings::folio = self.page(block.first()).cast();
+        let contents = Contents::from(user);
 
-        // INVARIANT: `zone_device_folio_init()` takes one reference to the pagemap for each page.
-        // It can: the pagemap is live until `self` is dropped.
+        // INVARIANT: `zone_device_folio_recycle()` takes one reference to the pagemap for each
+        // page. It can: the pagemap is live until `self` is dropped.
         //
-        // SAFETY: The caller has claimed the pages, so they are part of no folio, and nobody else
-        // makes a folio of them. `zone_device_folio_init()` returns with the folio locked. Unlock
-        // it, as code that marks the folio dirty after DMA waits for this lock.
-        let folio: ARef<DeviceFolio> = unsafe {
-            bindings::zone_device_folio_init(folio, self.raw.get(), block.order());
-            bindings::folio_unlock(folio);
-            // The folio belongs to a pagemap of peer-to-peer DMA memory, and now has one reference,
-            // which the `ARef` gets.
-            ARef::from_raw(NonNull::new_unchecked(folio.cast()))
+        // SAFETY: The caller has claimed the pages, so they are part of no folio with references,
+        // and nobody else makes a folio of them. What their previous owner has done is visible:
+        // freeing units of `map` has release semantics, and claiming them has acquire semantics.
+        // Since then, only `zone_device_folio_recycle()` may have accessed their struct pages.
+        // The first page is aligned, physically too, as `MAX_ORDER` is not exceeded. Folios of
+        // `raw` are not made in another way.
+        let old = unsafe {
+            bindings::zone_device_folio_recycle(
+                folio,
+                self.raw.get(),
+                block.order(),
+                contents.into_word(),
+            )
         };
+        // SAFETY: The folio belongs to a pagemap of peer-to-peer DMA memory, and now has one
+        // reference, which the `ARef` gets.
+        let folio = unsafe { ARef::<DeviceFolio>::from_raw(NonNull::new_unchecked(folio.cast())) };
 
-        if !clear {
+        let old = Contents::from_word(old);
+        if old != contents && old != Contents::CLEAR {
             folio.clear();
         }
         folio
     }
-}
-
-/// Records that `nr` pages hold `contents` from now on. Returns whether each of them held
-/// `contents` or zeros before.
-///
-/// # Safety
-///
-/// `page` must be the first page of a block of `nr` pages of a pagemap. The pages must be in use
-/// and belong to the caller.
-pub(super) unsafe fn set_contents(
-    page: *mut bindings::page,
-    nr: usize,
-    contents: Contents,
-) -> bool {
-    let mut same = true;
-
-    for i in 0..nr {
-        // SAFETY: The `struct page`s of a block are contiguous. By the safety requirements, the
-        // caller owns the page. So by the type invariant of `Base` nobody else accesses the word.
-        // What the previous owner has written to it is visible: freeing units of `Base::map` has
-        // release semantics, and claiming them has acquire semantics.
-        let word = unsafe {
-            &raw mut (*page.add(i))
-                .__bindgen_anon_1
-                .__bindgen_anon_4
-                .zone_device_data
-        };
-        // SAFETY: The word is valid and belongs to the caller, see above.
-        let old = Contents::from_word(unsafe { word.replace(contents.into_word()) });
-
-        same &= old == contents || old == Contents::CLEAR;
-    }
-    same
 }
 
 #[pinned_drop]
@@ -317,7 +291,7 @@ impl PinnedDrop for Base {
 ///
 ///     let len = pdev.resource_len(2)?;
 ///     let pagemap = pdev.p2pdma_pagemap(2, 0..len, CacheMode::Uncached)?;
-///     let folio = pagemap.alloc(UserId::unique())?;
+///     let folio = pagemap.alloc(0, UserId::unique())?;
 ///
 ///     assert_eq!(folio.nr_pages(), 1);
 ///     assert!(pagemap.nr_used() >= 1 && pagemap.nr_used() <= pagemap.nr_pages());
@@ -387,12 +361,13 @@ impl<A: PageAllocator> Pagemap<A> {
         self.base.map.used()
     }
 
-    /// Allocates a folio for `user`. At present, all folios are of order 0.
+    /// Allocates a folio of `1 << order` pages for `user`, or of less if there is no such block.
     ///
-    /// The result is the only reference to the folio. The memory holds zeros, or what `user` left
-    /// there.
+    /// An `order` above [`MAX_ORDER`] counts as [`MAX_ORDER`]. The folio is aligned to its size,
+    /// physically and relative to the start of the pagemap. The result is the only reference to it.
+    /// The memory holds zeros, or what `user` left there.
     ///
-    /// C function: `zone_device_folio_init()`. May sleep.
+    /// C function: `zone_device_folio_recycle()`. May sleep.
     ///
     /// # Errors
     ///
@@ -400,13 +375,14 @@ impl<A: PageAllocator> Pagemap<A> {
     /// - `EBUSY` if the allocator has returned pages that are in use.
     /// - `EINVAL` if it has returned pages outside of the pagemap, or a block of a larger order
     ///   than requested.
-    pub fn alloc(&self, user: UserId) -> Result<ARef<DeviceFolio>> {
+    pub fn alloc(&self, order: u32, user: UserId) -> Result<ARef<DeviceFolio>> {
         let base = &self.base;
+        let order = order.min(MAX_ORDER);
         let block = if TypeId::of::<A>() == TypeId::of::<BuiltIn>() {
-            base.map.alloc_up_to(MAX_ORDER).ok_or(ENOSPC)?
+            base.map.alloc_up_to(order).ok_or(ENOSPC)?
         } else {
-            let block = self.allocator.alloc(MAX_ORDER).ok_or(ENOSPC)?;
-            let claimed = if block.order() == MAX_ORDER {
+            let block = self.allocator.alloc(order).ok_or(ENOSPC)?;
+            let claimed = if block.order() <= order {
                 base.map.claim(block)
             } else {
                 Err(EINVAL)
@@ -416,7 +392,7 @@ impl<A: PageAllocator> Pagemap<A> {
             block
         };
 
-        // SAFETY: The block has just been claimed.
+        // SAFETY: The block has just been claimed. Its order is at most `order`.
         Ok(unsafe { base.make_folio(block, user) })
     }
 

@@ -54,10 +54,11 @@ impl VmFault {
         unsafe { (*self.as_raw()).__bindgen_anon_1.pgoff }
     }
 
-    /// Maps the page `index` of `folio` at the address of the fault.
+    /// Maps the page `index` of `folio` at the address of the fault, and as much of the folio as
+    /// fits around it.
     ///
-    /// The mapping gets a reference to the folio, which is put when the page is unmapped. If a page
-    /// has been mapped at the address meanwhile, that page stays.
+    /// The mapping gets references to the folio, which are put when the pages are unmapped. If a
+    /// page has been mapped at the address meanwhile, that page stays.
     ///
     /// The result is [`FaultResult::SigBus`] if the folio has no such page, or if the VMA was
     /// prepared for a pagemap with another cache mode.

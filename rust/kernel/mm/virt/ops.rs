@@ -12,6 +12,7 @@
 use super::{
     FaultResult,
     MmapFile,
+    NewMapping,
     VmFault, //
 };
 use crate::{
@@ -24,10 +25,7 @@ use crate::{
     },
     types::ForeignOwnable, //
 };
-use core::{
-    marker::PhantomData,
-    ops::Range, //
-};
+use core::marker::PhantomData;
 
 /// The operations of VMAs that map a file of kind [`VmOps::File`].
 ///
@@ -49,9 +47,8 @@ pub trait VmOps: Send + Sync + Sized + 'static {
 
     /// Returns the object of a VMA that was created by `mmap()`.
     ///
-    /// `data` is the private data of the file that is mapped, `range` is the range of addresses of
-    /// the VMA, and `pgoff` is the offset in the file, in pages, at which it starts. If this fails,
-    /// `mmap()` fails with the same error.
+    /// `data` is the private data of the file that is mapped. If this fails, `mmap()` fails with
+    /// the same error.
     ///
     /// This is called once for each new VMA, after `mmap_prepare()` has succeeded. The VMA is
     /// linked into the mapping of the file before the first fault, so that `unmap_mapping_range()`
@@ -60,11 +57,7 @@ pub trait VmOps: Send + Sync + Sized + 'static {
     /// `mmap_prepare()` has looked at may have changed since.
     ///
     /// May sleep. The `mmap_lock` is held for writing, so user memory must not be accessed.
-    fn mapped(
-        data: <Self::File as MmapFile>::Data<'_>,
-        range: Range<usize>,
-        pgoff: usize,
-    ) -> Result<Arc<Self>>;
+    fn mapped(data: <Self::File as MmapFile>::Data<'_>, mapping: &NewMapping) -> Result<Arc<Self>>;
 
     /// Handles a page fault: an access to an address of the VMA at which no page is mapped.
     ///
@@ -142,7 +135,10 @@ impl<T: VmOps> VmaOpsTable<T> {
             // file. By the type invariant of `VmaDesc`, it is of kind `T::File`. The VMA holds a
             // reference to the file, so it is not released during this call.
             let data = unsafe { T::File::data(file) }.ok_or(EINVAL)?;
-            let this = T::mapped(data, start..end, pgoff)?;
+            // SAFETY: The arguments are those of this call. As the pointers are equal, see above,
+            // `VmaDesc::set_p2pdma_ops` was called for this VMA.
+            let mapping = unsafe { NewMapping::new(start..end, pgoff, file) };
+            let this = T::mapped(data, &mapping)?;
 
             // SAFETY: The caller promises that this can be written to.
             unsafe { *private_data = this.into_foreign() };

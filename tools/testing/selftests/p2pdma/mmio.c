@@ -50,9 +50,14 @@ void page_mark(void *mem, size_t len, uint64_t seed)
 	write_pattern(mem, len, sysconf(_SC_PAGESIZE), seed);
 }
 
+long page_check_part(const void *mem, size_t from, size_t to, uint64_t seed)
+{
+	return check_pattern(mem, from, to, sysconf(_SC_PAGESIZE), seed);
+}
+
 long page_check(const void *mem, size_t len, uint64_t seed)
 {
-	return check_pattern(mem, 0, len, sysconf(_SC_PAGESIZE), seed);
+	return page_check_part(mem, 0, len, seed);
 }
 
 /* FNV-1a over words of 64 bits. */

@@ -65,6 +65,8 @@ size_t mmio_count_nonzero(const void *mem, size_t len);
  */
 void page_mark(void *mem, size_t len, uint64_t seed);
 long page_check(const void *mem, size_t len, uint64_t seed);
+/* Compare the pages from offset @from up to @to with what page_mark() writes to @mem. */
+long page_check_part(const void *mem, size_t from, size_t to, uint64_t seed);
 
 /* Access memory; return 0, or the number of the signal that the access raised. */
 int try_read64(const void *mem, uint64_t *val);

@@ -2,9 +2,11 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -51,6 +53,34 @@ uint64_t phys_addr(const void *mem)
 	if (!(entry >> 63))
 		return 0;
 	return (entry & ((1ull << 55) - 1)) * page + (uintptr_t)mem % page;
+}
+
+ssize_t huge_bytes(const void *mem, size_t len)
+{
+	struct page_region regions[64];
+	struct pm_scan_arg arg = {
+		.size = sizeof(arg),
+		.start = (uintptr_t)mem,
+		.end = (uintptr_t)mem + len,
+		.vec = (uintptr_t)regions,
+		.vec_len = ARRAY_SIZE(regions),
+		.category_mask = PAGE_IS_HUGE | PAGE_IS_PRESENT,
+		.return_mask = PAGE_IS_HUGE,
+	};
+	ssize_t bytes = 0;
+	int fd, n, i;
+
+	fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	do {
+		n = ioctl(fd, PAGEMAP_SCAN, &arg);
+		for (i = 0; i < n; i++)
+			bytes += regions[i].end - regions[i].start;
+		arg.start = arg.walk_end;
+	} while (n >= 0 && arg.walk_end < arg.end);
+	close(fd);
+	return n < 0 ? -1 : bytes;
 }
 
 const char *page_table_mode(const void *mem)

@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 /* Map a file MAP_SHARED for reading and writing; NULL with errno set on error. */
 void *map_file(int fd, size_t len, uint64_t offset);
@@ -14,6 +15,9 @@ void *ram_map_shared(size_t len);
 
 /* The physical address that @mem is mapped to, 0 if it is not mapped. */
 uint64_t phys_addr(const void *mem);
+
+/* How many bytes of @mem are mapped by huge pages, -1 if the kernel cannot tell. */
+ssize_t huge_bytes(const void *mem, size_t len);
 
 /*
  * The cache modes by the names that x86 uses in debugfs. NULL stands for

@@ -248,13 +248,14 @@ impl Context {
         }
         let charge = Charge::new(&self.account, nr_pages)?;
         // User space chooses the size, so do not warn if it is too large.
-        let mut extents = KVVec::with_capacity(nr_pages, GFP_KERNEL_ACCOUNT | __GFP_NOWARN)?;
+        let flags = GFP_KERNEL_ACCOUNT | __GFP_NOWARN;
+        let mut extents = KVVec::with_capacity(backend.min_folios(nr_pages), flags)?;
         let mut start = 0;
 
         backend.alloc(nr_pages, self.user, &mut |folio| {
             let end = start + folio.nr_pages();
 
-            extents.push(Extent { start, folio }, GFP_KERNEL_ACCOUNT)?;
+            extents.push(Extent { start, folio }, flags)?;
             start = end;
             // Clearing much memory takes long. Stop if the task is being killed, or if the device
             // is being unbound, which waits for this.

@@ -200,9 +200,9 @@ impl Domain {
         // `backings` or `inodes`.
         self.srcu.synchronize();
 
-        // A fault that finds a folio inserts its page before it releases the lock of the `Backing`.
-        // So when `clear()` returns, the pages are mapped already or never will be. They are
-        // unmapped below.
+        // A fault, or a running `mmap()`, that finds a folio maps its pages before it releases the
+        // lock of the `Backing`. So when `clear()` returns, the pages are mapped already or never
+        // will be. They are unmapped below.
         while let Some(backing) = self.pop_backing() {
             backing.clear();
         }

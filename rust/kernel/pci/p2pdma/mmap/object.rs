@@ -24,11 +24,11 @@ use crate::{
     miscdevice::MiscFile,
     mm::virt::{
         FaultResult,
+        NewMapping,
         VmFault,
         VmOps, //
     },
     new_mutex,
-    page::PAGE_SHIFT,
     prelude::*,
     sync::{
         aref::ARef,
@@ -40,8 +40,7 @@ use crate::{
 };
 use core::{
     marker::PhantomData,
-    mem,
-    ops::Range, //
+    mem, //
 };
 
 /// A folio of an object, and its place in the object.
@@ -54,7 +53,7 @@ pub(super) struct Extent {
 /// The memory of an object, until the domain is revoked.
 #[pin_data]
 pub(super) struct Backing {
-    /// Sorted by `start`, without gaps. Faults insert pages with this lock held.
+    /// Sorted by `start`, without gaps. Pages are mapped with this lock held.
     #[pin]
     extents: Mutex<KVVec<Extent>>,
     #[pin]
@@ -76,11 +75,26 @@ impl Backing {
         })
     }
 
-    /// Drops the references to the folios. When this returns, faults do not insert pages any more.
+    /// Drops the references to the folios. When this returns, neither faults nor `mmap()` map pages
+    /// any more.
     pub(super) fn clear(&self) {
         let extents = mem::take(&mut *self.extents.lock());
 
         drop(extents);
+    }
+
+    /// Maps the folios in a new mapping of the object, for as long as `go_on` returns true. Faults
+    /// map what this does not.
+    fn map(&self, mapping: &NewMapping, go_on: impl Fn() -> bool) {
+        let extents = self.extents.lock();
+
+        // The lock is held until the pages are mapped: so `Domain::revoke`, which takes it in
+        // `clear()`, unmaps them afterwards.
+        for extent in &*extents {
+            if !go_on() || mapping.insert_folio(extent.start, &extent.folio).is_err() {
+                break;
+            }
+        }
     }
 
     /// Maps the page with the index `page` of the object at the address of a fault.
@@ -100,7 +114,7 @@ impl Backing {
 /// page in the folio.
 fn find(extents: &[Extent], page: usize) -> Option<(&DeviceFolio, usize)> {
     let extent = match extents.get(page) {
-        // All folios before it are single pages, as usual.
+        // All folios before it are single pages, as those of a pool.
         Some(extent) if extent.start == page => extent,
         _ => {
             let after = extents.partition_point(|extent| extent.start <= page);
@@ -154,6 +168,15 @@ impl Object {
         self.charge.nr_pages()
     }
 
+    /// Maps the memory when `mmap()` is called, to save faults.
+    fn map(&self, mapping: &NewMapping) {
+        // There may be many folios. Stop if the task is being killed, or if the device is being
+        // unbound, which waits for this.
+        self.backing.map(mapping, || {
+            !current!().fatal_signal_pending() && !self.domain.is_revoked()
+        });
+    }
+
     fn count(&self, f: impl Fn(&Counters)) {
         f(self.charge.counters());
         self.domain.count(self.source, f);
@@ -199,12 +222,8 @@ impl<T> Drop for Mapping<T> {
 impl<T: Operations> VmOps for Mapping<T> {
     type File = MiscFile<Node<T>>;
 
-    fn mapped(
-        context: ArcBorrow<'_, Context>,
-        range: Range<usize>,
-        pgoff: usize,
-    ) -> Result<Arc<Self>> {
-        let nr_pages = range.len() >> PAGE_SHIFT;
+    fn mapped(context: ArcBorrow<'_, Context>, mapping: &NewMapping) -> Result<Arc<Self>> {
+        let (pgoff, nr_pages) = (mapping.pgoff(), mapping.nr_pages());
         let object = if pgoff == 0 {
             let active = context.domain().enter()?;
 
@@ -223,7 +242,10 @@ impl<T: Operations> VmOps for Mapping<T> {
             context.object(pgoff, nr_pages)?
         };
 
-        Ok(Arc::new(Self::new(object), GFP_KERNEL_ACCOUNT)?)
+        let this = Arc::new(Self::new(object), GFP_KERNEL_ACCOUNT)?;
+
+        this.object.map(mapping);
+        Ok(this)
     }
 
     fn fault(this: ArcBorrow<'_, Self>, fault: &VmFault) -> FaultResult {

@@ -8,7 +8,8 @@ use crate::{
         DeviceFolio,
         PageAllocator,
         Pagemap,
-        UserId, //
+        UserId,
+        MAX_ORDER, //
     },
     pci::p2pdma::Pool,
     prelude::*,
@@ -27,10 +28,20 @@ pub(super) trait Backend: Send + Sync {
         f: &mut dyn FnMut(ARef<DeviceFolio>) -> Result,
     ) -> Result;
 
+    /// Returns how many folios it takes at least for `nr_pages` pages.
+    fn min_folios(&self, nr_pages: usize) -> usize;
     fn pagemap(&self) -> &DevPagemap;
     fn nr_pages(&self) -> usize;
     /// Returns the number of pages in use, or 0 if it is not known.
     fn nr_used(&self) -> usize;
+}
+
+/// Returns the order of the largest folio that can start at the page with the index `start` of
+/// `nr_pages` pages, so that its index is a multiple of its size. The addresses at which the pages
+/// are mapped are aligned like the indices.
+fn order_at(start: usize, nr_pages: usize) -> u32 {
+    // PANIC: The callers pass a `start` below `nr_pages`, so the logarithm is not that of 0.
+    (nr_pages - start).ilog2().min(start.trailing_zeros())
 }
 
 impl<A: PageAllocator> Backend for Pagemap<A> {
@@ -40,16 +51,27 @@ impl<A: PageAllocator> Backend for Pagemap<A> {
         user: UserId,
         f: &mut dyn FnMut(ARef<DeviceFolio>) -> Result,
     ) -> Result {
-        let mut left = nr_pages;
+        let mut start = 0;
+        let mut limit = u32::MAX;
 
-        while left > 0 {
-            let folio = Pagemap::alloc(self, user)?;
+        while start < nr_pages {
+            let order = order_at(start, nr_pages).min(limit);
+            let folio = Pagemap::alloc(self, order, user)?;
 
-            // OVERFLOW: The folio is a single page.
-            left -= folio.nr_pages();
+            // Do not ask for a block of that order again: each time, the allocator may search all
+            // of its map in vain.
+            if folio.order() < order.min(MAX_ORDER) {
+                limit = folio.order();
+            }
+            // OVERFLOW: The order fits into what is left, so this is at most `nr_pages`.
+            start += folio.nr_pages();
             f(folio)?;
         }
         Ok(())
+    }
+
+    fn min_folios(&self, nr_pages: usize) -> usize {
+        nr_pages.div_ceil(1 << MAX_ORDER)
     }
 
     fn pagemap(&self) -> &DevPagemap {
@@ -77,6 +99,10 @@ impl Backend for Pool<'_> {
             folio.clear();
             f(folio)
         })
+    }
+
+    fn min_folios(&self, nr_pages: usize) -> usize {
+        nr_pages
     }
 
     fn pagemap(&self) -> &DevPagemap {
