@@ -89,9 +89,21 @@ clippy()
 	[ ! -s "$(build_dir release)/.p2pdma-warnings" ]
 }
 
+# added FILE LINE: the series has added that line.
+added()
+{
+	git -C "$TREE" diff -U0 base HEAD -- "$1" | awk -v line="$2" '
+		/^@@/ {
+			n = split(substr($3, 2), at, ",") > 1 ? at[2] : 1
+			if (line + 0 >= at[1] + 0 && line + 0 < at[1] + n)
+				found = 1
+		}
+		END { exit !found }'
+}
+
 sparse_check()
 {
-	local what
+	local what file line text bad=0
 
 	mapfile -t what < <(objects)
 	[ ${#what[@]} -gt 0 ] || { echo "the series touches no C file"; return 4; }
@@ -100,7 +112,14 @@ sparse_check()
 	# it. Neither does it take the strings of MODULE_INFO for constants.
 	more_of release W=1 C=2 CHECK='sparse -D__typeof_unqual__=__typeof__' "${what[@]}" 2>&1 | tee "$REPORT/sparse"
 	grep -q '^  CHECK ' "$REPORT/sparse" || { echo "sparse did not run"; return 1; }
-	! grep -E "($(printf '%s|' "${what[@]%.o}" | sed 's/|$//'))\.c:[0-9:]+ (warning|error)" "$REPORT/sparse" | grep -vE 'different lock contexts|bad constant expression'
+	while IFS=: read -r file line text; do
+		if added "${file#"$TREE/"}" "$line"; then
+			echo "$file:$line:$text"
+			bad=1
+		fi
+	done < <(grep -E "($(printf '%s|' "${what[@]%.o}" | sed 's/|$//'))\.c:[0-9:]+ (warning|error)" "$REPORT/sparse" |
+		grep -vE 'different lock contexts|bad constant expression')
+	return $bad
 }
 
 rust_doc()
