@@ -8,7 +8,7 @@
 . "$TOP/scripts/lib/fixes.sh"
 
 # In the guest: each program of the target, with a mark before and after it. The sample
-# driver does what p2pbar does, so the debug kernel leaves it out unless all is wanted.
+# driver does what p2pbar does: unless all is wanted, its tests run in one guest only.
 run_all()
 {
 	printf 'fixes="%s" all="%s"\n' "$(fix_programs | paste -sd' ')" "$all"
@@ -20,7 +20,8 @@ run_all()
 		# In the debug kernel the suite fixes runs these.
 		[ "$P2PDMA_KERNEL" = release ] || [[ " $fixes " != *" $name "* ]] || continue
 		sample=
-		if [ "$P2PDMA_KERNEL" = debug ] && [ -z "$all" ] && grep -q rust_driver_p2pmem "p2pdma/$name"; then
+		if [ "$P2PDMA_KERNEL.$P2PDMA_TOPOLOGY" != release.switch ] && [ -z "$all" ] &&
+			grep -q rust_driver_p2pmem "p2pdma/$name"; then
 			sample="-V sample"
 		fi
 		echo "@@ start $name $(cut -d' ' -f1 /proc/uptime)"

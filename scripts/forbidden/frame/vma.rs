@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 // A misc device with the operations of a VMA. The including file has `prepare()`.
 
-use core::ops::Range;
 use kernel::{
     fs::File,
     memremap::DeviceFolio,
     miscdevice::{MiscDevice, MiscDeviceRegistration, MiscFile},
-    mm::virt::{FaultResult, VmFault, VmOps, VmaDesc},
+    mm::virt::{FaultResult, NewMapping, VmFault, VmOps, VmaDesc},
     prelude::*,
     sync::{aref::ARef, Arc, ArcBorrow},
 };
@@ -38,7 +37,7 @@ struct Mapping(ARef<DeviceFolio>);
 impl VmOps for Mapping {
     type File = MiscFile<Mine>;
 
-    fn mapped(me: ArcBorrow<'_, Mine>, _: Range<usize>, _: usize) -> Result<Arc<Self>> {
+    fn mapped(me: ArcBorrow<'_, Mine>, _: &NewMapping) -> Result<Arc<Self>> {
         Ok(Arc::new(Self(me.0.clone()), GFP_KERNEL)?)
     }
 
