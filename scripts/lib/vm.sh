@@ -264,7 +264,7 @@ vm_verdict()
 
 	case $VM_STATUS in
 	124)	echo "the guest did not end in $VM_SECONDS s; where its processors are, and the end of its console:"
-		grep -E '^(RIP=|ISR|IRR)|HLT=' "$job/state"
+		grep -E '^(RIP=|ISR|IRR)|HLT=' "$job/state" || :
 		tail -n 5 "$job/console" ;;
 	125)	[ -s "$job/status" ] || { echo "the guest ended without a status"; grep -v '^$' "$job/qemu.log" | tail -n 3; } ;;
 	esac
