@@ -32,6 +32,7 @@ mod folio;
 mod free;
 mod pagemap;
 
+pub(crate) use self::allocator::Contents;
 pub use self::{
     allocator::{
         BuiltIn,

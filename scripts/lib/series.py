@@ -14,7 +14,7 @@ MANIFEST = TOP / "b4.toml"
 README = TOP / "README.md"
 # The table in README.md lies between these lines.
 BEGIN, END = "<!-- scripts/series table -->\n", "<!-- end of the table -->\n"
-MOST_SERIES, MOST_PATCHES = 9, 10
+MOST_PATCHES = 10
 
 
 def train():
@@ -93,11 +93,11 @@ def wrong():
     entries, here = train(), []
     for entry in entries:
         here.append(entry["name"])
-        if not re.fullmatch(r"[1-9]-[a-z0-9-]+", entry["name"]):
-            yield f"b4.toml: '{entry['name']}' is no name: a digit, a dash and words"
+        if not re.fullmatch(r"\d\d-[a-z0-9-]+", entry["name"]):
+            yield f"b4.toml: '{entry['name']}' is no name: two digits, a dash and words"
     # git am patches/*/*.patch goes by name.
-    if len(entries) > MOST_SERIES or [n[:1] for n in here] != sorted({n[:1] for n in here}):
-        yield f"b4.toml: the names' digits do not ascend, one a series, at most {MOST_SERIES} series"
+    if [n[:2] for n in here] != sorted({n[:2] for n in here}):
+        yield "b4.toml: the names' digits do not ascend, one number a series"
     for folder in sorted((TOP / "patches").iterdir()):
         if folder.name not in here:
             yield f"patches/{folder.name}: b4.toml has no such series"

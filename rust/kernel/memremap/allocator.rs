@@ -2,11 +2,11 @@
 
 //! Allocators and users of the pages of a pagemap.
 
-use super::FreeFolio;
 #[cfg(doc)]
+use super::Pagemap;
 use super::{
     DeviceFolio,
-    Pagemap, //
+    FreeFolio, //
 };
 use crate::{
     mm::block_map::Block,
@@ -157,7 +157,7 @@ impl UserId {
 /// What a folio holds: zeros, the data of a user, or something unknown. The pagemap stores this in
 /// the field `zone_device_data` of the first `struct page`.
 #[derive(Copy, Clone, PartialEq, Eq)]
-pub(super) struct Contents(usize);
+pub(crate) struct Contents(usize);
 
 impl Contents {
     /// Not known. This is the initial value of the word, and what `zone_device_folio_recycle()`
@@ -166,12 +166,19 @@ impl Contents {
     /// Zeros.
     pub(super) const CLEAR: Self = Self(usize::MAX);
 
-    pub(super) fn from_word<T>(word: *mut T) -> Self {
+    pub(crate) fn from_word<T>(word: *mut T) -> Self {
         Self(word.addr())
     }
 
-    pub(super) fn into_word<T>(self) -> *mut T {
+    pub(crate) fn into_word<T>(self) -> *mut T {
         ptr::without_provenance_mut(self.0)
+    }
+
+    /// Clears `folio`, which holds this, unless `user` may see it.
+    pub(crate) fn prepare(self, folio: &DeviceFolio, user: UserId) {
+        if self != user.into() && self != Self::CLEAR {
+            folio.clear();
+        }
     }
 }
 

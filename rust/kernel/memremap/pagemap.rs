@@ -215,7 +215,6 @@ impl Base {
     unsafe fn make_folio(&self, block: Block, user: UserId) -> ARef<DeviceFolio> {
         // CAST: A folio starts with its first page.
         let folio: *mut bindings::folio = self.page(block.first()).cast();
-        let contents = Contents::from(user);
 
         // INVARIANT: `zone_device_folio_recycle()` takes one reference to the pagemap for each
         // page. It can: the pagemap is live until `self` is dropped.
@@ -231,17 +230,14 @@ impl Base {
                 folio,
                 self.raw.get(),
                 block.order(),
-                contents.into_word(),
+                Contents::from(user).into_word(),
             )
         };
         // SAFETY: The folio belongs to a pagemap of peer-to-peer DMA memory, and now has one
         // reference, which the `ARef` gets.
         let folio = unsafe { ARef::<DeviceFolio>::from_raw(NonNull::new_unchecked(folio.cast())) };
 
-        let old = Contents::from_word(old);
-        if old != contents && old != Contents::CLEAR {
-            folio.clear();
-        }
+        Contents::from_word(old).prepare(&folio, user);
         folio
     }
 }

@@ -14,8 +14,10 @@ use crate::{
         Region, //
     },
     memremap::{
+        Contents,
         DevPagemap,
-        DeviceFolio, //
+        DeviceFolio,
+        UserId, //
     },
     page::{
         page_align,
@@ -139,6 +141,10 @@ unsafe impl Send for Pool<'_> {}
 // SAFETY: The C functions for pools may be called concurrently.
 unsafe impl Sync for Pool<'_> {}
 
+/// Where to look for the next folio of an allocation.
+#[derive(Default)]
+pub(super) struct Search(bindings::pci_p2pmem_search);
+
 impl<'a> Pool<'a> {
     /// Publishes the pool of the device, with the memory of all calls of
     /// [`Device::p2pdma_add_resource`], so that other drivers find and use it, or hides it again.
@@ -166,65 +172,49 @@ impl<'a> Pool<'a> {
         self.nr_pages
     }
 
-    /// Allocates `nr` pages, and passes each to `f` as a folio of order 0.
+    /// Allocates a folio of `1 << order` pages of this memory for `user`, or of less if there is no
+    /// such block.
     ///
-    /// If `f` fails, it is not called again, but may have got a part of the pages; the others are
-    /// free again. The memory is not cleared.
+    /// An `order` above [`MAX_ORDER`] counts as [`MAX_ORDER`]. The folio is aligned to its size,
+    /// relative to the start of the memory. The result is the only reference to it. The memory
+    /// holds zeros, or what `user` left there.
     ///
-    /// C function: `pci_p2pmem_alloc_pages()`. May sleep.
+    /// `search` must be the same for several folios in a row, so that they do not all search the
+    /// pool from its start.
+    ///
+    /// C function: `pci_p2pmem_alloc_folio()`. May sleep.
     ///
     /// # Errors
     ///
-    /// Those of `f`; `ENOSPC` if the pool does not have as many pages of this memory; `ENOMEM` if
-    /// there is not enough memory for the list of pages.
-    pub(super) fn alloc_folios(
+    /// `ENOSPC` if no page is free.
+    ///
+    /// [`MAX_ORDER`]: crate::memremap::MAX_ORDER
+    pub(super) fn alloc_folio(
         &self,
-        nr: usize,
-        mut f: impl FnMut(ARef<DeviceFolio>) -> Result,
-    ) -> Result {
-        // `f` can fail to stop the allocation, so do not allocate for long without calling it. A
-        // call of the C function searches the pool from its start, so do not call it for few pages.
-        const BATCH: usize = 1 << 16;
+        order: u32,
+        user: UserId,
+        search: &mut Search,
+    ) -> Result<ARef<DeviceFolio>> {
+        let mut old = core::ptr::null_mut();
 
-        let flags = GFP_KERNEL_ACCOUNT | __GFP_NOWARN;
-        let mut pages = KVVec::<*mut bindings::page>::with_capacity(nr.min(BATCH), flags)?;
-        let mut left = nr;
+        // SAFETY: By the type invariant, the pagemap is one of a pool, whose device is bound.
+        // `search` and `old` are valid.
+        let folio = unsafe {
+            bindings::pci_p2pmem_alloc_folio(
+                self.pagemap.as_raw(),
+                order,
+                &mut search.0,
+                Contents::from(user).into_word(),
+                &mut old,
+            )
+        };
+        let folio = NonNull::new(folio).ok_or(ENOSPC)?;
+        // SAFETY: The folio belongs to the pagemap, which is one of peer-to-peer DMA memory. It
+        // comes with a reference, which the `ARef` gets.
+        let folio = unsafe { ARef::<DeviceFolio>::from_raw(folio.cast()) };
 
-        while left > 0 {
-            let want = left.min(BATCH);
-            let array = pages.spare_capacity_mut().as_mut_ptr().cast();
-
-            // SAFETY: By the type invariant, the pagemap is one of a pool, whose device is bound.
-            // The vector is empty, so `array` has room for `nr.min(BATCH)` pointers, and `want` is
-            // at most that.
-            let got = unsafe {
-                bindings::pci_p2pmem_alloc_pages(
-                    self.pagemap.as_raw(),
-                    c_uint::try_from(want)?,
-                    array,
-                )
-            };
-            // CAST: An `unsigned int` fits into a `usize`.
-            let got = got as usize;
-            // SAFETY: The function has written `got` pointers, and `got` is at most `want`.
-            unsafe { pages.inc_len(got) };
-
-            let mut result = if got == want { Ok(()) } else { Err(ENOSPC) };
-
-            for page in pages.drain_all() {
-                // SAFETY: This is a page of order 0, and hence a folio, of the pagemap, which is
-                // one of peer-to-peer DMA memory. It comes with a reference, which the `ARef` gets.
-                let folio = unsafe { ARef::from_raw(NonNull::new_unchecked(page.cast())) };
-
-                if result.is_ok() {
-                    result = f(folio);
-                }
-            }
-            result?;
-            // OVERFLOW: `want` is at most `left`.
-            left -= want;
-        }
-        Ok(())
+        Contents::from_word(old).prepare(&folio, user);
+        Ok(folio)
     }
 
     /// Allocates `size` bytes, rounded up to whole pages, of contiguous memory.

@@ -9,12 +9,6 @@
 
 #include "mmap_fixture.h"
 
-/* Whether the memory can be large folios: that of a pool comes in single pages. */
-static bool has_large(const struct _test_data_mmap *self)
-{
-	return self->p2pbar || self->sample;
-}
-
 /* Returns how many bytes should be huge in a mapping that starts at a multiple of 2 MiB. */
 static ssize_t want_huge(size_t len)
 {
@@ -38,46 +32,47 @@ static long touch(void *mem, size_t len)
 }
 
 /*
- * mmap() maps all pages, so that accesses do not fault. After MADV_DONTNEED, one fault
- * maps one folio.
+ * mmap() maps all pages of a node, so that accesses do not fault. After MADV_DONTNEED,
+ * one fault maps one folio. Those of p2pmem/allocate are only mapped by faults, which
+ * map the next folios as well.
  */
 TEST_F_TIMEOUT(mmap, faults, 90)
 {
 	static const struct {
 		size_t len;
-		long faults;
+		long faults;	/* of a node */
 	} cases[] = {
 		{ SZ_4K, 1 }, { 2 * SZ_4K, 1 }, { 3 * SZ_4K, 2 }, { 16 * SZ_4K, 1 },
 		{ 31 * SZ_4K, 5 }, { SZ_1M, 1 }, { SZ_2M, 1 }, { SZ_2M + SZ_4K, 2 },
 		{ 2 * SZ_4M, 4 },
 	};
+	long faults, want;
 	size_t i, len;
-	long faults;
 	void *mem;
 
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
 		len = cases[i].len;
+		want = variant->sysfs ? 1 : cases[i].faults;
 		mem = MAP(self->fd, len);
-		EXPECT_EQ(0, touch(mem, len)) {
+		/* Less than 2 MiB can lie in two page tables. */
+		EXPECT_GE(variant->sysfs ? 1 + (len > SZ_4K && len < SZ_2M) : 0,
+			  touch(mem, len)) {
 			TH_LOG("%zu bytes", len);
 		}
 		mmio_fill(mem, len, i);
-		if (has_large(self)) {
-			if (want_huge(len))
-				EXPECT_EQ(0, (uintptr_t)mem % SZ_2M);
-			EXPECT_EQ(want_huge(len), huge_bytes(mem, len)) {
-				TH_LOG("%zu bytes", len);
-			}
-			ASSERT_EQ(0, madvise(mem, len, MADV_DONTNEED));
-			EXPECT_EQ(0, huge_bytes(mem, len));
-			faults = touch(mem, len);
-			EXPECT_LE(cases[i].faults, faults);
-			/* Less than 2 MiB can lie in two page tables. */
-			EXPECT_GE(cases[i].faults + (len > SZ_4K && len < SZ_2M), faults) {
-				TH_LOG("%zu bytes", len);
-			}
-			EXPECT_EQ(want_huge(len), huge_bytes(mem, len));
+		if (want_huge(len))
+			EXPECT_EQ(0, (uintptr_t)mem % SZ_2M);
+		EXPECT_EQ(want_huge(len), huge_bytes(mem, len)) {
+			TH_LOG("%zu bytes", len);
 		}
+		ASSERT_EQ(0, madvise(mem, len, MADV_DONTNEED));
+		EXPECT_EQ(0, huge_bytes(mem, len));
+		faults = touch(mem, len);
+		EXPECT_LE(want, faults);
+		EXPECT_GE(want + (len > SZ_4K && len < SZ_2M), faults) {
+			TH_LOG("%zu bytes", len);
+		}
+		EXPECT_EQ(want_huge(len), huge_bytes(mem, len));
 		EXPECT_EQ(-1, mmio_check(mem, len, i));
 		ASSERT_EQ(0, munmap(mem, len));
 		EXPECT_TRUE(drained(self));
@@ -89,12 +84,10 @@ TEST_F_TIMEOUT(mmap, no_huge, 90)
 {
 	void *mem, *odd;
 
-	if (!has_large(self))
-		SKIP(return, "the memory of pools comes in pages");
 	mem = MAP(self->fd, SZ_4M);
 	if (!madvise(mem, SZ_4M, MADV_NOHUGEPAGE)) {
 		ASSERT_EQ(0, madvise(mem, SZ_4M, MADV_DONTNEED));
-		EXPECT_EQ(2, touch(mem, SZ_4M));
+		EXPECT_EQ(variant->sysfs ? 1 : 2, touch(mem, SZ_4M));
 		EXPECT_EQ(0, huge_bytes(mem, SZ_4M));
 	}
 	page_mark(mem, SZ_4M, 1);
@@ -107,13 +100,13 @@ TEST_F_TIMEOUT(mmap, no_huge, 90)
 	odd = (void *)(((uintptr_t)odd + SZ_2M) & ~(SZ_2M - 1)) + SZ_4K;
 	ASSERT_EQ(odd, mmap(odd, SZ_4M, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, self->fd,
 			    0));
-	EXPECT_EQ(0, touch(odd, SZ_4M));
+	EXPECT_EQ(variant->sysfs ? 2 : 0, touch(odd, SZ_4M));
 	EXPECT_EQ(0, huge_bytes(odd, SZ_4M));
 	EXPECT_EQ(self->peer.dma, dma_in(self->peer.disk, odd, SZ_4M));
 	mmio_fill(odd, SZ_4M, 2);
 	ASSERT_EQ(0, madvise(odd, SZ_4M, MADV_DONTNEED));
-	/* Each of the two folios lies in two page tables. */
-	EXPECT_EQ(4, touch(odd, SZ_4M));
+	/* Each of the two folios lies in two page tables. A fault maps a part in one. */
+	EXPECT_EQ(variant->sysfs ? 2 : 4, touch(odd, SZ_4M));
 	EXPECT_EQ(-1, mmio_check(odd, SZ_4M, 2));
 	ASSERT_EQ(0, munmap(odd, SZ_4M));
 	EXPECT_TRUE(drained(self));
@@ -148,8 +141,6 @@ TEST_F_TIMEOUT(mmap, splits, 90)
 	void *mem;
 	int how;
 
-	if (!has_large(self))
-		SKIP(return, "the memory of pools comes in pages");
 	for (how = 0; how < NR_SPLITS; how++) {
 		for (i = 0; i < ARRAY_SIZE(places); i++) {
 			hole = places[i];
@@ -195,7 +186,7 @@ TEST_F_TIMEOUT(mmap, fork_large, 90)
 	mem = MAP(self->fd, SZ_4M);
 	page_mark(mem, SZ_4M, 1);
 	EXPECT_IN_CHILD(page_check(mem, SZ_4M, 1) == -1 &&
-			(!has_large(self) || huge_bytes(mem, SZ_4M) == want_huge(SZ_4M)) &&
+			huge_bytes(mem, SZ_4M) == want_huge(SZ_4M) &&
 			dma_in(self->peer.disk, mem + SZ_1M, SZ_2M) == self->peer.dma &&
 			!munmap(mem + SZ_1M, SZ_2M) && (page_mark(mem, SZ_1M, 2), true));
 	EXPECT_EQ(-1, page_check(mem, SZ_1M, 2));
@@ -242,8 +233,6 @@ TEST_F_TIMEOUT(mmap, fragmentation, 240)
 	void *pages[SZ_16M / 2 / SZ_4K], *mem;
 	size_t i;
 
-	if (!has_large(self))
-		SKIP(return, "the memory of pools comes in pages");
 	if (rest)
 		MAP(self->fd, rest);
 	for (i = 0; i < nr; i++) {
@@ -329,6 +318,54 @@ TEST_F_TIMEOUT(mmap, first_write_large, 90)
 	ASSERT_EQ(0, mprotect(mem, SZ_4M, PROT_READ));
 	EXPECT_EQ(SIGSEGV, try_write64(mem + SZ_1M, 0));
 	EXPECT_EQ(-1, page_check(mem, SZ_4M, 3));
+}
+
+/* Faults map the folios that could not be mapped without one. */
+TEST_F_TIMEOUT(mmap, map_fails, 90)
+{
+	void *mem;
+
+	if (module_load() || module_run("fail vm_insert_folio %d", ENOMEM))
+		SKIP(return, "no kprobes, or no module " TEST_MODULE);
+	mem = MAP(self->fd, 2 * SZ_4M);
+	/* Of p2pmem/allocate, the second fault maps all that is left. */
+	EXPECT_EQ(variant->sysfs ? 2 : 4, touch(mem, 2 * SZ_4M));
+	EXPECT_EQ(1, module_hits());
+	ASSERT_EQ(0, module_run("off"));
+	EXPECT_EQ(want_huge(2 * SZ_4M), huge_bytes(mem, 2 * SZ_4M));
+	page_mark(mem, 2 * SZ_4M, 1);
+	ASSERT_EQ(0, madvise(mem, SZ_4M, MADV_DONTNEED));
+	EXPECT_EQ(-1, page_check(mem, 2 * SZ_4M, 1));
+	ASSERT_EQ(0, munmap(mem, 2 * SZ_4M));
+}
+
+/*
+ * An open file gets its memory back as it has left it, unless somebody has allocated
+ * a page of it from the pool in the meantime.
+ */
+TEST_F_TIMEOUT(mmap, pool_page_taken, 90)
+{
+	void *mem;
+
+	if (variant->sysfs || self->p2pbar || self->sample)
+		SKIP(return, "only for pools");
+	if (module_load())
+		SKIP(return, "no module " TEST_MODULE);
+	mem = MAP(self->fd, SZ_2M);
+	mmio_fill(mem, SZ_2M, 1);
+	ASSERT_EQ(0, munmap(mem, SZ_2M));
+	mem = MAP(self->fd, SZ_2M);
+	EXPECT_EQ(-1, mmio_check(mem, SZ_2M, 1));
+	ASSERT_EQ(0, munmap(mem, SZ_2M));
+	/* Allocates the first free page, and frees it again. */
+	ASSERT_EQ(0, module_run("alloc %s", self->fn.name));
+	mem = MAP(self->fd, SZ_2M);
+	EXPECT_EQ(0, mmio_count_nonzero(mem, SZ_2M));
+	mmio_fill(mem, SZ_2M, 2);
+	ASSERT_EQ(0, munmap(mem, SZ_2M));
+	mem = MAP(self->fd, SZ_2M);
+	EXPECT_EQ(-1, mmio_check(mem, SZ_2M, 2));
+	ASSERT_EQ(0, munmap(mem, SZ_2M));
 }
 
 /* What a thread does to a mapping until it is gone. */

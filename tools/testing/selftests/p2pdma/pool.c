@@ -239,7 +239,7 @@ TEST_F_TIMEOUT(pool, allocate_checks_first, 120)
 	EXPECT_EQ(0, module_hits());
 	mem = map(path, self->size, MAP_SHARED, 0);
 	ASSERT_NE(NULL, mem);
-	EXPECT_EQ(1, module_hits());
+	EXPECT_LT(0, module_hits());
 	/* The same with nothing left. */
 	EXPECT_EQ(NULL, map(path, SZ_4K, MAP_PRIVATE, 0));
 	EXPECT_EQ(EINVAL, errno);

@@ -15,7 +15,10 @@ use super::{
         Object, //
     },
     registration::Node,
-    source::Usage,
+    source::{
+        min_folios,
+        Usage, //
+    },
     Operations, //
 };
 use crate::{
@@ -249,10 +252,10 @@ impl Context {
         let charge = Charge::new(&self.account, nr_pages)?;
         // User space chooses the size, so do not warn if it is too large.
         let flags = GFP_KERNEL_ACCOUNT | __GFP_NOWARN;
-        let mut extents = KVVec::with_capacity(backend.min_folios(nr_pages), flags)?;
+        let mut extents = KVVec::with_capacity(min_folios(nr_pages), flags)?;
         let mut start = 0;
 
-        backend.alloc(nr_pages, self.user, &mut |folio| {
+        backend.alloc(nr_pages, self.user, |folio| {
             let end = start + folio.nr_pages();
 
             extents.push(Extent { start, folio }, flags)?;

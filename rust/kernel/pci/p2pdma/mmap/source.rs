@@ -11,56 +11,65 @@ use crate::{
         UserId,
         MAX_ORDER, //
     },
-    pci::p2pdma::Pool,
+    pci::p2pdma::{
+        pool::Search,
+        Pool, //
+    },
     prelude::*,
     sync::aref::ARef, //
 };
 
 /// What a [`Pagemap`] and a [`Pool`] have in common.
 pub(super) trait Backend: Send + Sync {
-    /// Allocates `nr_pages` pages and passes them to `f` as folios. The pages hold zeros, or what
-    /// `user` left there. Fails with `ENOSPC` if there are not enough free pages. If this or `f`
-    /// fails, `f` may have got a part of the folios.
-    fn alloc(
+    /// Allocates a folio for `user` like [`Pagemap::alloc`]. `search` is the same for all folios of
+    /// an object.
+    fn alloc_folio(
         &self,
-        nr_pages: usize,
+        order: u32,
         user: UserId,
-        f: &mut dyn FnMut(ARef<DeviceFolio>) -> Result,
-    ) -> Result;
+        search: &mut Search,
+    ) -> Result<ARef<DeviceFolio>>;
 
-    /// Returns how many folios it takes at least for `nr_pages` pages.
-    fn min_folios(&self, nr_pages: usize) -> usize;
     fn pagemap(&self) -> &DevPagemap;
     fn nr_pages(&self) -> usize;
     /// Returns the number of pages in use, or 0 if it is not known.
     fn nr_used(&self) -> usize;
 }
 
+/// Returns how many folios it takes at least for `nr_pages` pages.
+pub(super) fn min_folios(nr_pages: usize) -> usize {
+    nr_pages.div_ceil(1 << MAX_ORDER)
+}
+
 /// Returns the order of the largest folio that can start at the page with the index `start` of
 /// `nr_pages` pages, so that its index is a multiple of its size. The addresses at which the pages
 /// are mapped are aligned like the indices.
 fn order_at(start: usize, nr_pages: usize) -> u32 {
-    // PANIC: The callers pass a `start` below `nr_pages`, so the logarithm is not that of 0.
+    // PANIC: The caller passes a `start` below `nr_pages`, so the logarithm is not that of 0.
     (nr_pages - start).ilog2().min(start.trailing_zeros())
 }
 
-impl<A: PageAllocator> Backend for Pagemap<A> {
-    fn alloc(
+impl dyn Backend + '_ {
+    /// Allocates `nr_pages` pages and passes them to `f` as folios. The pages hold zeros, or what
+    /// `user` left there. Fails with `ENOSPC` if there are not enough free pages. If this or `f`
+    /// fails, `f` may have got a part of the folios.
+    pub(super) fn alloc(
         &self,
         nr_pages: usize,
         user: UserId,
-        f: &mut dyn FnMut(ARef<DeviceFolio>) -> Result,
+        mut f: impl FnMut(ARef<DeviceFolio>) -> Result,
     ) -> Result {
+        let mut search = Search::default();
+        let mut limit = MAX_ORDER;
         let mut start = 0;
-        let mut limit = u32::MAX;
 
         while start < nr_pages {
             let order = order_at(start, nr_pages).min(limit);
-            let folio = Pagemap::alloc(self, order, user)?;
+            let folio = self.alloc_folio(order, user, &mut search)?;
 
             // Do not ask for a block of that order again: each time, the allocator may search all
             // of its map in vain.
-            if folio.order() < order.min(MAX_ORDER) {
+            if folio.order() < order {
                 limit = folio.order();
             }
             // OVERFLOW: The order fits into what is left, so this is at most `nr_pages`.
@@ -69,9 +78,16 @@ impl<A: PageAllocator> Backend for Pagemap<A> {
         }
         Ok(())
     }
+}
 
-    fn min_folios(&self, nr_pages: usize) -> usize {
-        nr_pages.div_ceil(1 << MAX_ORDER)
+impl<A: PageAllocator> Backend for Pagemap<A> {
+    fn alloc_folio(
+        &self,
+        order: u32,
+        user: UserId,
+        _search: &mut Search,
+    ) -> Result<ARef<DeviceFolio>> {
+        self.alloc(order, user)
     }
 
     fn pagemap(&self) -> &DevPagemap {
@@ -88,21 +104,13 @@ impl<A: PageAllocator> Backend for Pagemap<A> {
 }
 
 impl Backend for Pool<'_> {
-    fn alloc(
+    fn alloc_folio(
         &self,
-        nr_pages: usize,
-        _user: UserId,
-        f: &mut dyn FnMut(ARef<DeviceFolio>) -> Result,
-    ) -> Result {
-        self.alloc_folios(nr_pages, |folio| {
-            // The pool does not record who has used a page: others may have used it after `user`.
-            folio.clear();
-            f(folio)
-        })
-    }
-
-    fn min_folios(&self, nr_pages: usize) -> usize {
-        nr_pages
+        order: u32,
+        user: UserId,
+        search: &mut Search,
+    ) -> Result<ARef<DeviceFolio>> {
+        Pool::alloc_folio(self, order, user, search)
     }
 
     fn pagemap(&self) -> &DevPagemap {

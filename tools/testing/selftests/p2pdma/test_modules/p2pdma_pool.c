@@ -80,15 +80,19 @@ static void account(struct page *page)
 
 static void take(struct part *p, unsigned int n)
 {
-	unsigned int i;
-	u64 start;
+	struct pci_p2pmem_search search = {};
+	u64 start = ktime_get_ns();
+	struct folio *folio;
+	void *old;
 
-	n = min(n, p->max - p->nr);
-	start = ktime_get_ns();
-	n = pci_p2pmem_alloc_pages(p->pgmap, n, p->pages + p->nr);
+	for (n = min(n, p->max - p->nr); n; n--) {
+		folio = pci_p2pmem_alloc_folio(p->pgmap, 0, &search, NULL, &old);
+		if (!folio)
+			break;
+		p->pages[p->nr++] = folio_page(folio, 0);
+		account(folio_page(folio, 0));
+	}
 	last.ns = ktime_get_ns() - start;
-	for (i = 0; i < n; i++)
-		account(p->pages[p->nr++]);
 }
 
 static void put(struct part *p, unsigned int nth)

@@ -24,7 +24,8 @@ static const struct {
 } functions[] = {
 	/* These return an errno, and the caller has to undo what came before. */
 	{ PROBE_FAIL, "gen_pool_add_owner" },
-	{ PROBE_FAIL, "vm_insert_page" },
+	/* Faults do what it does not. */
+	{ PROBE_FAIL, "vm_insert_folio" },
 	/* The steps of a driver that adds memory and offers a device node. */
 	{ PROBE_FAIL, "pcim_p2pdma_init" },
 	{ PROBE_FAIL, "memremap_pages" },
