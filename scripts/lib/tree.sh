@@ -253,6 +253,15 @@ ensure_tree()
 	stamped "$TREE/.git/p2pdma-at" "$SERIES_KEY" || locked files update_tree || return 1
 }
 
+# own_tree DIR: a work tree of the kernel tree.
+own_tree()
+{
+	! git -C "$1" rev-parse -q --verify HEAD >/dev/null 2>&1 || return 0
+	rm -rf "$1"
+	git -C "$TREE" worktree prune
+	git -C "$TREE" worktree add -q --no-checkout --detach "$1" base
+}
+
 # series_files FILTER [REGEX]: files of the series, by git's diff filter.
 series_files()
 {

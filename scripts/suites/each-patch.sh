@@ -10,15 +10,6 @@
 # other kernels are built from, each run would write every file of the series anew,
 # and then again for the next build of those.
 
-# own_tree DIR: a work tree of the kernel tree.
-own_tree()
-{
-	! git -C "$1" rev-parse -q --verify HEAD >/dev/null 2>&1 || return 0
-	rm -rf "$1"
-	git -C "$TREE" worktree prune
-	git -C "$TREE" worktree add -q --no-checkout --detach "$1" base
-}
-
 # What has passed is written to a file of the repository: all patches take hours, more
 # than one sitting.
 PASSED=$TOP/scripts/each-patch.passed

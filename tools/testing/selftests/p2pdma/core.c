@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include "../kselftest_harness.h"
+#include "mmio.h"
 #include "p2pdma.h"
 
 #define SZ_4K		0x1000ul
@@ -206,7 +207,7 @@ TEST_F_TIMEOUT(core, mmap_while_freed, TIMEOUT)
 			usleep(1000);
 	}
 	ASSERT_NE(NULL, mem);
-	*(volatile uint64_t *)mem = 1;
+	mmio_write64(mem, 1);
 	ASSERT_EQ(child, waitpid(child, &status, 0));
 	EXPECT_EQ(0, status);
 	EXPECT_EQ(1, module_hits());

@@ -1,91 +1,269 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Measure how long it takes to map peer-to-peer DMA memory, to write to each
- * page of it, and to unmap it. The unit is the nanosecond of CLOCK_MONOTONIC,
- * which is the instruction under "qemu -icount". The result is the minimum of
- * the rounds after the first one.
+ * Measure what programs do with mappings of peer-to-peer DMA memory.
  *
- * usage: p2pdma_bench FILE SIZE...
+ * usage: p2pdma_bench [-k] [-d DISK] FILE SIZE...
+ *
+ *   -k       map objects of p2pbar, by its ioctls, instead of memory at offset 0
+ *   -d DISK  also read by O_DIRECT from this disk, which has 16 MiB
+ *
+ * Prints a line "OPERATION BYTES VALUE" for each result. A value is the minimum of
+ * the rounds after the first one, in nanoseconds, which are instructions under
+ * "qemu -icount". Each round of all operations maps the memory anew.
+ *
+ *   first        map, touch and unmap of the first round, which may clear memory
+ *   map, touch, unmap
+ *                map, write to each page, and unmap
+ *   faults       how many faults the round took, instead of a time
+ *   map_unmap    map and unmap without touching
+ *   pin, unpin   pin all pages by pin_user_pages_fast(), and unpin them
+ *   fork         of a process that has touched the mapping
+ *   direct_read  time on the processor of an O_DIRECT read
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/p2pbar.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "../../../../mm/gup_test.h"
 #include "mmio.h"
 #include "pages.h"
 
-#define ROUNDS	5
+#define ROUNDS			5
+#define FOLL_WRITE		0x1
+#define FOLL_PCI_P2PDMA		0x400
 
-static uint64_t now(void)
+enum op { FIRST, MAP, TOUCH, UNMAP, FAULTS, MAP_UNMAP, PIN, UNPIN, FORK, DIRECT_READ, NR_OPS };
+
+static const char * const names[NR_OPS] = {
+	"first", "map", "touch", "unmap", "faults", "map_unmap", "pin", "unpin", "fork",
+	"direct_read",
+};
+
+static struct {
+	const char *file;
+	bool keyed;
+	int fd, disk, gup;
+	uint64_t least[NR_OPS];
+} bench = { .disk = -1 };
+
+static uint64_t now(clockid_t clock)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
+	clock_gettime(clock, &ts);
 	return ts.tv_sec * 1000000000ull + ts.tv_nsec;
 }
 
-static uint64_t min_ns(uint64_t a, uint64_t b)
+static void die(const char *what)
 {
-	return a < b ? a : b;
+	fprintf(stderr, "%s: %s: %s\n", bench.file, what, strerror(errno));
+	exit(1);
 }
 
-/* The first round is reported separately: it may clear memory that others have used. */
-static int bench(int fd, const char *name, size_t size)
+static void record(enum op op, uint64_t value)
 {
-	uint64_t map = -1, touch = -1, unmap = -1, first = 0, t[4];
-	size_t page = sysconf(_SC_PAGESIZE), i;
+	if (value < bench.least[op])
+		bench.least[op] = value;
+}
+
+struct mapping {
 	void *mem;
+	size_t size;
+	uint64_t offset;
+};
+
+static struct mapping map(size_t size)
+{
+	struct mapping m = { .size = size };
+	struct p2pbar_alloc alloc = { .size = size, .type = P2PBAR_MEM };
+
+	if (bench.keyed) {
+		if (ioctl(bench.fd, P2PBAR_IOC_ALLOC, &alloc))
+			die("P2PBAR_IOC_ALLOC");
+		m.offset = alloc.offset;
+	}
+	m.mem = map_file(bench.fd, size, m.offset);
+	if (!m.mem)
+		die("mmap");
+	return m;
+}
+
+static void unmap(struct mapping m)
+{
+	struct p2pbar_free arg = { .offset = m.offset };
+
+	munmap(m.mem, m.size);
+	if (bench.keyed && ioctl(bench.fd, P2PBAR_IOC_FREE, &arg))
+		die("P2PBAR_IOC_FREE");
+}
+
+static void touch(struct mapping m)
+{
+	size_t page = sysconf(_SC_PAGESIZE), i;
+
+	for (i = 0; i < m.size; i += page)
+		mmio_write64(m.mem + i, 1);
+}
+
+static long nr_faults(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	return usage.ru_minflt;
+}
+
+static void map_touch_unmap(size_t size, bool first)
+{
+	long faults = nr_faults();
+	struct mapping m;
+	uint64_t t[4];
+
+	t[0] = now(CLOCK_MONOTONIC);
+	m = map(size);
+	t[1] = now(CLOCK_MONOTONIC);
+	touch(m);
+	t[2] = now(CLOCK_MONOTONIC);
+	unmap(m);
+	t[3] = now(CLOCK_MONOTONIC);
+	if (first) {
+		record(FIRST, t[3] - t[0]);
+		return;
+	}
+	record(MAP, t[1] - t[0]);
+	record(TOUCH, t[2] - t[1]);
+	record(UNMAP, t[3] - t[2]);
+	record(FAULTS, nr_faults() - faults);
+}
+
+static void map_unmap(size_t size)
+{
+	uint64_t start = now(CLOCK_MONOTONIC);
+
+	unmap(map(size));
+	record(MAP_UNMAP, now(CLOCK_MONOTONIC) - start);
+}
+
+/* The times of gup_test are in microseconds. */
+static void pin(struct mapping m)
+{
+	struct gup_test gup = {
+		.addr = (uintptr_t)m.mem,
+		.size = m.size,
+		.nr_pages_per_call = m.size / sysconf(_SC_PAGESIZE),
+		.gup_flags = FOLL_WRITE | FOLL_PCI_P2PDMA,
+	};
+
+	if (bench.gup < 0)
+		return;
+	if (ioctl(bench.gup, PIN_FAST_BENCHMARK, &gup) || gup.size != m.size)
+		die("PIN_FAST_BENCHMARK");
+	record(PIN, gup.get_delta_usec * 1000);
+	record(UNPIN, gup.put_delta_usec * 1000);
+}
+
+static void fork_once(void)
+{
+	uint64_t start = now(CLOCK_MONOTONIC);
+	pid_t child = fork();
+
+	if (!child)
+		_exit(0);
+	if (child < 0)
+		die("fork");
+	record(FORK, now(CLOCK_MONOTONIC) - start);
+	waitpid(child, NULL, 0);
+}
+
+static void direct_read(struct mapping m)
+{
+	uint64_t start = now(CLOCK_THREAD_CPUTIME_ID);
+
+	if (pread(bench.disk, m.mem, m.size, 0) != (ssize_t)m.size)
+		die("pread");
+	record(DIRECT_READ, now(CLOCK_THREAD_CPUTIME_ID) - start);
+}
+
+static void print(size_t size)
+{
+	int op;
+
+	for (op = 0; op < NR_OPS; op++) {
+		if (bench.least[op] != UINT64_MAX)
+			printf("%s %zu %llu\n", names[op], size,
+			       (unsigned long long)bench.least[op]);
+	}
+}
+
+static void bench_size(size_t size, bool read)
+{
+	struct mapping m;
 	int round;
 
+	memset(bench.least, 0xff, sizeof(bench.least));
 	for (round = 0; round < ROUNDS; round++) {
-		t[0] = now();
-		mem = map_file(fd, size, 0);
-		if (!mem) {
-			fprintf(stderr, "%s: %zu bytes: %s\n", name, size, strerror(errno));
-			return 1;
+		if (!read) {
+			map_touch_unmap(size, !round);
+			map_unmap(size);
 		}
-		t[1] = now();
-		for (i = 0; i < size; i += page)
-			mmio_write64(mem + i, 1);
-		t[2] = now();
-		munmap(mem, size);
-		t[3] = now();
-		if (!round) {
-			first = t[3] - t[0];
-			continue;
+		m = map(size);
+		touch(m);
+		if (read) {
+			direct_read(m);
+		} else {
+			pin(m);
+			fork_once();
 		}
-		map = min_ns(map, t[1] - t[0]);
-		touch = min_ns(touch, t[2] - t[1]);
-		unmap = min_ns(unmap, t[3] - t[2]);
+		unmap(m);
 	}
-	printf("%s %zu first %llu map %llu touch %llu unmap %llu\n", name, size,
-	       (unsigned long long)first, (unsigned long long)map,
-	       (unsigned long long)touch, (unsigned long long)unmap);
-	return 0;
+	print(size);
 }
 
 int main(int argc, char **argv)
 {
-	int fd, i, ret = 0;
+	int opt;
 
-	if (argc < 3) {
-		fprintf(stderr, "usage: %s FILE SIZE...\n", argv[0]);
+	while ((opt = getopt(argc, argv, "kd:")) != -1) {
+		switch (opt) {
+		case 'k':
+			bench.keyed = true;
+			break;
+		case 'd':
+			bench.disk = open(optarg, O_RDONLY | O_DIRECT | O_CLOEXEC);
+			if (bench.disk < 0)
+				die(optarg);
+			break;
+		default:
+			return 2;
+		}
+	}
+	if (argc - optind < 2) {
+		fprintf(stderr, "usage: %s [-k] [-d DISK] FILE SIZE...\n", argv[0]);
 		return 2;
 	}
-	fd = open(argv[1], O_RDWR | O_CLOEXEC);
-	if (fd < 0) {
-		perror(argv[1]);
-		return 1;
+	bench.file = argv[optind++];
+	bench.fd = open(bench.file, O_RDWR | O_CLOEXEC);
+	if (bench.fd < 0)
+		die("open");
+	bench.gup = open("/sys/kernel/debug/gup_test", O_RDWR | O_CLOEXEC);
+
+	for (; optind < argc; optind++)
+		bench_size(strtoull(argv[optind], NULL, 0), false);
+	if (bench.disk >= 0) {
+		bench_size(SZ_1M, true);
+		bench_size(SZ_16M, true);
 	}
-	for (i = 2; i < argc; i++)
-		ret |= bench(fd, argv[1], strtoull(argv[i], NULL, 0));
-	close(fd);
-	return ret;
+	return 0;
 }
