@@ -7,7 +7,8 @@
 //! peer-to-peer DMA memory. It does not enable the controller, which is not necessary for that.
 //!
 //! User space maps the memory through `/dev/nvme-cmb<N>` as it does through `p2pmem/allocate` in
-//! sysfs. Memory that the node allocates is cleared.
+//! sysfs. Memory that the node allocates is cleared, unless the same open file was the last to use
+//! it.
 //!
 //! It has no device IDs. The administrator binds controllers to it through `driver_override`.
 //!

@@ -11,8 +11,8 @@
 //!   offset to map it at. The object exists until [`OpenFile::free`] or until the file is closed.
 //!   After that, its memory is free again when it is neither mapped nor under DMA any more.
 //!
-//! Memory is cleared when it is allocated. Memory of a [`Pagemap`] is not cleared if the same open
-//! file was the last to use it. Data can leak to another user in two cases:
+//! Memory is cleared when it is allocated, unless the same open file was the last to use it. Data
+//! can leak to another user in two cases:
 //!
 //! - Code that allocates memory of a [`Pool`] in another way, for example through
 //!   `p2pmem/allocate`, gets it uncleared.

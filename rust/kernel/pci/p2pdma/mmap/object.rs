@@ -113,15 +113,8 @@ impl Backing {
 /// Returns the folio that has the page with the index `page` of an object, and the index of the
 /// page in the folio.
 fn find(extents: &[Extent], page: usize) -> Option<(&DeviceFolio, usize)> {
-    let extent = match extents.get(page) {
-        // All folios before it are single pages, as those of a pool.
-        Some(extent) if extent.start == page => extent,
-        _ => {
-            let after = extents.partition_point(|extent| extent.start <= page);
-
-            extents.get(after.checked_sub(1)?)?
-        }
-    };
+    let after = extents.partition_point(|extent| extent.start <= page);
+    let extent = extents.get(after.checked_sub(1)?)?;
 
     // OVERFLOW: The extent does not start after the page.
     let index = page - extent.start;
