@@ -227,7 +227,7 @@ struct race {
 	bool mapped[2];
 };
 
-/* Map @len bytes in each round, and count those in which not one of the two succeeds. */
+/* Map @len bytes in each round, and count the rounds in which both succeed or none. */
 static int race(struct race *race, int who, const struct pci_fn *fn, size_t len)
 {
 	int round, wrong = 0;

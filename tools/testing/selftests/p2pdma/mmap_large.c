@@ -33,7 +33,7 @@ static long touch(void *mem, size_t len)
 
 /*
  * mmap() maps all pages of a node, so that accesses do not fault. After MADV_DONTNEED,
- * one fault maps one folio. Those of p2pmem/allocate are only mapped by faults, which
+ * one fault maps one folio. Pages of p2pmem/allocate are only mapped by faults, which
  * map the next folios as well.
  */
 TEST_F_TIMEOUT(mmap, faults, 90)

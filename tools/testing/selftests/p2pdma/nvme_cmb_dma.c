@@ -33,6 +33,9 @@ static int map_part(const struct _test_data_nvme_cmb *self, void *bar, size_t le
 	part->ram = ram_map(len);
 	if (!part->mem || !part->ram)
 		return -ENOMEM;
+	/* Faults map the pages. */
+	for (i = 0; i < len; i += SZ_4K)
+		mmio_read64(part->mem + i);
 	first = phys_addr(part->mem);
 	if (first < self->phys)
 		return -EFAULT;

@@ -24,7 +24,7 @@ static const struct {
 } functions[] = {
 	/* These return an errno, and the caller has to undo what came before. */
 	{ PROBE_FAIL, "gen_pool_add_owner" },
-	/* Faults do what it does not. */
+	/* If this fails, faults map the folio later. */
 	{ PROBE_FAIL, "vm_insert_folio" },
 	/* The steps of a driver that adds memory and offers a device node. */
 	{ PROBE_FAIL, "pcim_p2pdma_init" },
