@@ -27,7 +27,7 @@ ensure_base_kernel()
 		step "kernel without the train: reused"
 		return 0
 	fi
-	step "kernel without the train: building, some 12 minutes"
+	step "kernel without the train: building"
 	locked base logged build-base build_base "$build" || { note "the kernel without the train does not build"; return 1; }
 	stamp "$build/.p2pdma-built" "$key"
 }

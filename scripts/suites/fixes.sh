@@ -9,19 +9,17 @@
 
 SELFTESTS=tools/testing/selftests/p2pdma
 
-# Each patch is known to test_of, and what it names is there, at least at the end of the
-# patch's own series: later ones may replace code and test.
+# Each patch is known to test_of, and what it names is there.
 each_has_a_test()
 {
-	local patch test program case bad=0 key=${SERIES_KEY%-without-*}
+	local patch test program case bad=0
 
 	for patch in $(fix_patches); do
 		test=$(test_of "$patch")
 		read -r program case _ <<<"$test"
 		case $test in
 		'')	echo "$patch: test_of does not know $(basename "$(patch_of "$patch")")"; bad=1 ;;
-		*' '*)	git -C "$TREE" grep -qE "^TEST_F(_TIMEOUT)?\($program, ${case}[,)]" \
-				"refs/p2pdma/$key/${patch%/*}" -- "$SELFTESTS/$program.c" ||
+		*' '*)	grep -qE "^TEST_F(_TIMEOUT)?\($program, ${case}[,)]" "$TREE/$SELFTESTS/$program.c" ||
 				{ echo "$patch: no case $case in $SELFTESTS/$program.c"; bad=1; } ;;
 		esac
 	done

@@ -320,6 +320,31 @@ TEST_F_TIMEOUT(mmap, first_write_large, 90)
 	EXPECT_EQ(-1, page_check(mem, SZ_4M, 3));
 }
 
+/* While writes are tracked, a fault maps one page, whatever the folio and those after it. */
+TEST_F_TIMEOUT(mmap, tracked, 90)
+{
+	static const size_t sizes[] = { 3 * SZ_4K, 31 * SZ_4K, SZ_4M };
+	size_t i, page, mapped;
+	void *mem;
+
+	if (!has_soft_dirty())
+		SKIP(return, "needs CONFIG_MEM_SOFT_DIRTY");
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		mem = MAP(self->fd, sizes[i]);
+		page_mark(mem, sizes[i], i);
+		ASSERT_EQ(0, file_write("/proc/self/clear_refs", "4"));
+		ASSERT_EQ(0, madvise(mem, sizes[i], MADV_DONTNEED));
+		mmio_read64(mem + SZ_4K);
+		for (page = mapped = 0; page < sizes[i]; page += SZ_4K)
+			mapped += !!phys_addr(mem + page);
+		EXPECT_EQ(1, mapped) {
+			TH_LOG("%zu bytes", sizes[i]);
+		}
+		EXPECT_EQ(-1, page_check(mem, sizes[i], i));
+		ASSERT_EQ(0, munmap(mem, sizes[i]));
+	}
+}
+
 /* Faults map the folios that could not be mapped without one. */
 TEST_F_TIMEOUT(mmap, map_fails, 90)
 {

@@ -207,6 +207,58 @@ TEST_F_TIMEOUT(mmap, threads_fault, 120)
 	}
 }
 
+/* What two processes share that map memory at the same time */
+struct race {
+	pthread_barrier_t barrier;
+	bool mapped[2];
+};
+
+/* Map @len bytes in each round, and count the rounds in which both succeed or none. */
+static int race(struct race *race, int who, const char *node, size_t len)
+{
+	int round, wrong = 0, fd = open(node, O_RDWR | O_CLOEXEC);
+	void *mem;
+
+	for (round = 0; round < rounds(100); round++) {
+		pthread_barrier_wait(&race->barrier);
+		mem = map_file(fd, len, 0);
+		race->mapped[who] = mem;
+		pthread_barrier_wait(&race->barrier);
+		wrong += race->mapped[0] == race->mapped[1];
+		pthread_barrier_wait(&race->barrier);
+		if (mem)
+			munmap(mem, len);
+		pthread_barrier_wait(&race->barrier);
+	}
+	close(fd);
+	return wrong;
+}
+
+/* There is enough memory for one of two mappings: one of them succeeds. */
+TEST_F_TIMEOUT(mmap, one_of_two, 180)
+{
+	const size_t len = self->available / SZ_4K * 5 / 8 * SZ_4K;
+	struct race *shared = ram_map_shared(sizeof(*shared));
+	pthread_barrierattr_t attr;
+	pid_t child;
+
+	if (!variant->sysfs)
+		SKIP(return, "only p2pmem/allocate promises this");
+	ASSERT_NE(NULL, shared);
+	ASSERT_EQ(0, pthread_barrierattr_init(&attr));
+	ASSERT_EQ(0, pthread_barrierattr_setpshared(&attr, PTHREAD_PROCESS_SHARED));
+	ASSERT_EQ(0, pthread_barrier_init(&shared->barrier, &attr, 2));
+	child = fork_child();
+	ASSERT_LE(0, child);
+	if (!child) {
+		race(shared, 1, self->node, len);
+		_exit(0);
+	}
+	EXPECT_EQ(0, race(shared, 0, self->node, len));
+	EXPECT_EQ(0, wait_child(child, 10000));
+	EXPECT_TRUE(drained(self));
+}
+
 /* Memory that a test has mapped until there was no more. */
 struct taken {
 	void *mem;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "../kselftest.h"
+#include "mmio.h"
 #include "p2pdma.h"
 #include "pages.h"
 
@@ -53,6 +54,23 @@ uint64_t phys_addr(const void *mem)
 	if (!(entry >> 63))
 		return 0;
 	return (entry & ((1ull << 55) - 1)) * page + (uintptr_t)mem % page;
+}
+
+bool has_soft_dirty(void)
+{
+	static volatile char page[2 * SZ_4K];
+	uintptr_t addr = (uintptr_t)page + SZ_4K;
+	uint64_t entry = 0;
+	int fd;
+
+	page[SZ_4K] = 1;
+	fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	if (pread(fd, &entry, sizeof(entry), addr / SZ_4K * sizeof(entry)) != sizeof(entry))
+		entry = 0;
+	close(fd);
+	return entry >> 55 & 1;
 }
 
 ssize_t huge_bytes(const void *mem, size_t len)

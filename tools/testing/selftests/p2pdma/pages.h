@@ -3,6 +3,7 @@
 #ifndef SELFTESTS_P2PDMA_PAGES_H
 #define SELFTESTS_P2PDMA_PAGES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -15,6 +16,9 @@ void *ram_map_shared(size_t len);
 
 /* The physical address that @mem is mapped to, 0 if it is not mapped. */
 uint64_t phys_addr(const void *mem);
+
+/* Whether the kernel tells which pages were written to. */
+bool has_soft_dirty(void);
 
 /* How many bytes of @mem are mapped by huge pages, -1 if the kernel cannot tell. */
 ssize_t huge_bytes(const void *mem, size_t len);

@@ -27,6 +27,7 @@
  *                              and release it
  *   fail SYMBOL ERRNO          let the function's next call do nothing but
  *                              return this error
+ *   fail-nth SYMBOL N          let its Nth call do nothing but return 0
  *   delay SYMBOL MS            let its next call begin that much later
  *   delay-return SYMBOL MS     let its next call end that much later
  *   count SYMBOL MASK          count the calls whose first argument has all of
@@ -166,6 +167,8 @@ static int run_command(const char *what, const char *a, const char *b)
 		return run_on_functions(what, a, b);
 	if (!strcmp(what, "fail"))
 		return probe_set(PROBE_FAIL, a, arg);
+	if (!strcmp(what, "fail-nth"))
+		return probe_set(PROBE_FAIL_NTH, a, arg);
 	if (!strcmp(what, "delay"))
 		return probe_set(PROBE_DELAY, a, arg);
 	if (!strcmp(what, "delay-return"))

@@ -52,6 +52,7 @@ MODULE_PARM_DESC(premap, "map the BAR before: 0 not, 1 by ioremap(), 2 by iorema
 
 struct part {
 	struct dev_pagemap *pgmap;
+	struct pci_p2pmem_search search;	/* goes on from one command to the next */
 	struct page **pages;
 	unsigned int nr, max;
 };
@@ -80,13 +81,12 @@ static void account(struct page *page)
 
 static void take(struct part *p, unsigned int n)
 {
-	struct pci_p2pmem_search search = {};
 	u64 start = ktime_get_ns();
 	struct folio *folio;
 	void *old;
 
 	for (n = min(n, p->max - p->nr); n; n--) {
-		folio = pci_p2pmem_alloc_folio(p->pgmap, 0, &search, NULL, &old);
+		folio = pci_p2pmem_alloc_folio(p->pgmap, 0, &p->search, NULL, &old);
 		if (!folio)
 			break;
 		p->pages[p->nr++] = folio_page(folio, 0);

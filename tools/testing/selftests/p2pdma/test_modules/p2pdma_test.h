@@ -14,6 +14,7 @@ int test_acs(void);
 
 enum probe_kind {
 	PROBE_FAIL,
+	PROBE_FAIL_NTH,
 	PROBE_DELAY,
 	PROBE_DELAY_RETURN,
 	PROBE_COUNT,

@@ -26,6 +26,8 @@ static const struct {
 	{ PROBE_FAIL, "gen_pool_add_owner" },
 	/* If this fails, faults map the folio later. */
 	{ PROBE_FAIL, "vm_insert_folio" },
+	/* Returns NULL if there is no memory left. */
+	{ PROBE_FAIL_NTH, "pci_p2pmem_alloc_folio" },
 	/* The steps of a driver that adds memory and offers a device node. */
 	{ PROBE_FAIL, "pcim_p2pdma_init" },
 	{ PROBE_FAIL, "memremap_pages" },
@@ -54,10 +56,14 @@ struct probe {
 static DEFINE_MUTEX(probes_lock);
 static struct probe *probes[4];
 
-/* Whether this is the first call by the task in question. */
-static bool probe_hit_once(struct probe *probe)
+/* Whether the call is the first one by the task in question, or its Nth. */
+static bool probe_hit(struct probe *probe)
 {
-	return current == probe->task && !atomic_cmpxchg(&probe->hits, 0, 1);
+	if (current != probe->task)
+		return false;
+	if (probe->kind == PROBE_FAIL_NTH)
+		return atomic_inc_return(&probe->hits) == probe->arg;
+	return !atomic_cmpxchg(&probe->hits, 0, 1);
 }
 
 static long fail_ret;
@@ -84,14 +90,14 @@ static int probe_entry(struct kprobe *kp, struct pt_regs *regs)
 			atomic_inc(&probe->hits);
 		return 0;
 	}
-	if (!probe_hit_once(probe))
+	if (!probe_hit(probe))
 		return 0;
 	if (probe->kind == PROBE_DELAY) {
 		mdelay(probe->arg);
 		return 0;
 	}
 	/* The stub finds the registers and the stack as the function would. */
-	WRITE_ONCE(fail_ret, -(long)probe->arg);
+	WRITE_ONCE(fail_ret, probe->kind == PROBE_FAIL ? -(long)probe->arg : 0);
 	instruction_pointer_set(regs, (unsigned long)fail_stub);
 	return 1;
 }
@@ -110,7 +116,7 @@ static int probe_return(struct kretprobe_instance *ri, struct pt_regs *regs)
 	if (!rp)
 		return 0;
 	probe = container_of(rp, struct probe, rp);
-	if (probe_hit_once(probe))
+	if (probe_hit(probe))
 		mdelay(probe->arg);
 	return 0;
 }
@@ -133,7 +139,8 @@ int probe_set(enum probe_kind kind, const char *symbol, unsigned long arg)
 	int i, ret;
 
 	/* Elsewhere the address of a function may not be that of its code. */
-	if (kind == PROBE_FAIL && !IS_ENABLED(CONFIG_X86_64) && !IS_ENABLED(CONFIG_ARM64))
+	if ((kind == PROBE_FAIL || kind == PROBE_FAIL_NTH) &&
+	    !IS_ENABLED(CONFIG_X86_64) && !IS_ENABLED(CONFIG_ARM64))
 		return -EOPNOTSUPP;
 	symbol = listed(kind, symbol);
 	if (!symbol)
