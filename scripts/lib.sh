@@ -44,12 +44,17 @@ elapsed()
 }
 
 # On exit: end what this shell started, drop what was not finished.
-CLEAN_PIDS=() CLEAN_PATHS=()
+CLEAN_PIDS=() CLEAN_PATHS=() HELD=''
 clean_up()
 {
-	local p
+	local p i
 
 	for p in "${CLEAN_PIDS[@]}"; do kill -TERM -- "-$p" 2>/dev/null || kill -TERM "$p" 2>/dev/null || :; done
+	# make ends by itself, then, and removes what it had not finished.
+	[ -z "$HELD" ] || for ((i = 0; i < 100; i++)); do
+		kill -0 -- "-$p" 2>/dev/null || { : >"$HELD"; break; }
+		sleep 0.1
+	done
 	for p in "${CLEAN_PATHS[@]}"; do rm -rf -- "$p"; done
 }
 trap clean_up EXIT
@@ -162,19 +167,47 @@ hash_text()	{ printf '%s\n' "$*" | sha256sum | cut -c1-16; }
 stamped()	{ [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]; }
 stamp()		{ printf '%s\n' "$2" >"$1.new" && mv "$1.new" "$1"; }
 
-# locked NAME FUNCTION...: one at a time on this machine.
+# half_made NAME MARK: remove what builds under that lock have written since MARK.
+# make removes a target that fails, but not when it is killed itself, and takes the
+# half of a generated file for the whole.
+half_made()
+{
+	local build
+
+	for build in "$CACHE"/build-*; do
+		case $1:${build##*/} in
+		each:build-each-* | base:build-release-*)	;;
+		files:build-each-*)	continue ;;
+		files:*)	;;
+		*)	continue ;;
+		esac
+		find "$build" -newer "$2" ! -type d -delete
+		rm -f "$build/.p2pdma-built"
+	done
+}
+
+# locked NAME FUNCTION...: one at a time on this machine. The lock's file has
+# content while it is held; who finds some holds the lock after one that was killed.
 locked()
 {
-	local fd name=$1 rc=0 PID
+	local fd name=$1 lock=$CACHE/tmp/$1.lock rc=0 PID
 	shift
 
-	exec {fd}>"$CACHE/tmp/$name.lock"
+	exec {fd}>>"$lock"
 	if ! flock -n "$fd"; then
 		note "  waiting for another run ($name)"
 		flock "$fd"
 	fi
+	if [ -s "$lock" ]; then
+		note "  the last run ($name) was killed: removing what it had not finished"
+		half_made "$name" "$lock"
+	fi
+	echo "held" >"$lock"
+	HELD=$lock
 	apart "$@" {fd}>&-
 	reap "$PID" || rc=$?
+	: >"$lock"
+	HELD=''
 	exec {fd}>&-
 	return $rc
 }

@@ -175,6 +175,56 @@ static void p2pdma_pagemap(struct kunit *test)
 	memunmap_pages(pgmap);
 }
 
+/* A range that has a part in common with that of another pagemap is refused. */
+static void p2pdma_conflict(struct kunit *test)
+{
+	static const struct {
+		unsigned long start, end;	/* in MiB */
+		int error;
+	} ranges[] = {
+		{ 32, 48, -EBUSY },
+		{ 16, 34, -EBUSY },
+		{ 46, 64, -EBUSY },
+		{ 34, 46, -EBUSY },
+		{ 16, 64, -EBUSY },
+		{ 16, 32, 0 },
+		{ 48, 64, 0 },
+	};
+	struct p2pdma_test *data = test->priv;
+	struct dev_pagemap *pgmap = data->pgmap, *other, *found;
+	unsigned long mib;
+	void *addr;
+	int i;
+
+	get_region(test, 1, SZ_128M);
+	other = kunit_kzalloc(test, sizeof(*other), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, other);
+	pgmap->range.start = data->res->start + 32 * SZ_1M;
+	pgmap->range.end = pgmap->range.start + 16 * SZ_1M - 1;
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, memremap_pages(pgmap, NUMA_NO_NODE));
+
+	for (i = 0; i < ARRAY_SIZE(ranges); i++) {
+		memset(other, 0, sizeof(*other));
+		other->type = MEMORY_DEVICE_PCI_P2PDMA;
+		other->ops = &ops;
+		other->provider = &data->provider;
+		other->nr_range = 1;
+		other->range.start = data->res->start + ranges[i].start * SZ_1M;
+		other->range.end = data->res->start + ranges[i].end * SZ_1M - 1;
+		addr = memremap_pages(other, NUMA_NO_NODE);
+		KUNIT_EXPECT_EQ(test, PTR_ERR_OR_ZERO(addr), ranges[i].error);
+		if (!IS_ERR(addr))
+			memunmap_pages(other);
+	}
+
+	for (mib = 32; mib < 48; mib += 2) {
+		found = get_dev_pagemap(PHYS_PFN(data->res->start + mib * SZ_1M));
+		KUNIT_EXPECT_PTR_EQ(test, found, pgmap);
+		put_dev_pagemap(found);
+	}
+	memunmap_pages(pgmap);
+}
+
 /*
  * Free pages become folios again, of the same order or another one. A folio
  * inherits zone_device_data of the folios that its pages were part of.
@@ -424,6 +474,7 @@ static void p2pdma_mmap_private(struct kunit *test)
 static struct kunit_case p2pdma_test_cases[] = {
 	KUNIT_CASE(p2pdma_malformed_pagemap),
 	KUNIT_CASE(p2pdma_pagemap),
+	KUNIT_CASE(p2pdma_conflict),
 	KUNIT_CASE(p2pdma_recycle),
 	KUNIT_CASE(p2pdma_pgprot),
 	KUNIT_CASE(p2pdma_cachemode),

@@ -22,10 +22,8 @@
 use crate::{
     bindings,
     device::Device,
-    page::PAGE_SHIFT,
     types::Opaque, //
 };
-use core::ops::Range;
 
 mod allocator;
 mod folio;
@@ -131,25 +129,4 @@ pub fn alignment() -> u64 {
 /// Returns whether `value` is a multiple of [`alignment`].
 pub fn is_aligned(value: u64) -> bool {
     value.is_multiple_of(alignment())
-}
-
-/// Returns whether any part of `range`, a range of physical addresses, belongs to a pagemap
-/// already.
-pub(crate) fn has_pagemap(range: Range<u64>) -> bool {
-    // Pagemaps start and end at multiples of a subsection.
-    // CAST: A subsection is 2 MiB.
-    for addr in range.step_by(bindings::SUBSECTION_SIZE as usize) {
-        // CAST: `PCI_P2PDMA` depends on `64BIT`.
-        let pfn = (addr >> PAGE_SHIFT) as usize;
-
-        // SAFETY: The function has no preconditions.
-        let pgmap = unsafe { bindings::get_dev_pagemap(pfn) };
-        if !pgmap.is_null() {
-            // SAFETY: `get_dev_pagemap()` has taken this reference.
-            unsafe { bindings::put_dev_pagemap(pgmap) };
-            return true;
-        }
-    }
-
-    false
 }

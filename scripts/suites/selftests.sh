@@ -7,8 +7,9 @@
 # shellcheck source=scripts/lib/fixes.sh
 . "$TOP/scripts/lib/fixes.sh"
 
-# In the guest: each program of the target, with a mark before and after it. The sample
-# driver does what p2pbar does: unless all is wanted, its tests run in one guest only.
+# In the guest: each program of the target, with a mark before and after it. The nodes of
+# sample drivers and of nvme's child do what other nodes do: unless all is wanted, the
+# tests of mappings run with them in one guest only.
 run_all()
 {
 	printf 'fixes="%s" all="%s"\n' "$(fix_programs | paste -sd' ')" "$all"
@@ -19,13 +20,13 @@ run_all()
 	sed -n 's/^p2pdma://p' kselftest-list.txt | while read -r name; do
 		# In the debug kernel the suite fixes runs these.
 		[ "$P2PDMA_KERNEL" = release ] || [[ " $fixes " != *" $name "* ]] || continue
-		sample=
+		less=
 		if [ "$P2PDMA_KERNEL.$P2PDMA_TOPOLOGY" != release.switch ] && [ -z "$all" ] &&
-			grep -q rust_driver_p2pmem "p2pdma/$name"; then
-			sample="-V sample"
+			[[ $name == mmap* ]]; then
+			less="-V sample -V child -V nvme_child"
 		fi
 		echo "@@ start $name $(cut -d' ' -f1 /proc/uptime)"
-		(cd p2pdma && timeout $limit "./$name" $sample) </dev/null 2>&1
+		(cd p2pdma && timeout $limit "./$name" $less) </dev/null 2>&1
 		rc=$?
 		# On a line of its own, whatever the program's last one lacked.
 		printf '\n@@ end %s %s\n' "$name" $rc

@@ -8,7 +8,8 @@
 //! (UAR), which a workqueue frees.
 //!
 //! The driver binds to QEMU's ivshmem. The administrator binds other devices to it through
-//! `driver_override`. `include/uapi/linux/p2pbar.h` describes the interface for user space.
+//! `driver_override`. `include/uapi/linux/p2pmem.h` and `p2pbar.h` describe the interface for user
+//! space.
 
 use kernel::{
     device::{
@@ -35,6 +36,7 @@ use kernel::{
             mmap::{
                 self,
                 Lockdown,
+                ObjectSize,
                 Request,
                 Source, //
             },
@@ -50,17 +52,7 @@ use core::{
     ops::Range, //
 };
 
-/// The types of memory. Each value is also the number of the source.
-const MEM: u32 = uapi::p2pbar_type_P2PBAR_MEM;
-const UAR_NC: u32 = uapi::p2pbar_type_P2PBAR_UAR_NC;
-const UAR_WC: u32 = uapi::p2pbar_type_P2PBAR_UAR_WC;
-
-const MAGIC: u32 = uapi::P2PBAR_IOC_MAGIC;
-const ALLOC: u32 = ioctl::_IOWR::<uapi::p2pbar_alloc>(MAGIC, 0);
-const FREE: u32 = ioctl::_IOW::<uapi::p2pbar_free>(MAGIC, 1);
-const LIMIT: u32 = ioctl::_IOW::<uapi::p2pbar_limit>(MAGIC, 2);
-const PEER: u32 = ioctl::_IOWR::<uapi::p2pbar_peer>(MAGIC, 3);
-const INFO: u32 = ioctl::_IOWR::<uapi::p2pbar_info>(MAGIC, 4);
+const PEER: u32 = ioctl::_IOWR::<uapi::p2pbar_peer>(uapi::P2PMEM_IOC_MAGIC, 3);
 
 /// The allocator for the pages of one type of memory.
 struct Pages {
@@ -94,72 +86,17 @@ impl PageAllocator for Pages {
 /// The driver.
 struct P2pbar;
 
-/// Fails with `EINVAL` if a reserved field is not 0.
-fn check_reserved(reserved: u64) -> Result {
-    if reserved != 0 {
-        return Err(EINVAL);
-    }
-    Ok(())
-}
-
-/// Returns the number of the source for a type of memory.
-fn source_of(ty: u32) -> Result<usize> {
-    match ty {
-        // CAST: The values are 0 to 2.
-        MEM | UAR_NC | UAR_WC => Ok(ty as usize),
-        _ => Err(EINVAL),
-    }
-}
-
 impl P2pbar {
-    fn alloc(request: &mut Request<'_, Self>) -> Result {
-        let size = request.get::<u64>(offset_of!(uapi::p2pbar_alloc, size))?;
-        let ty = request.get::<u32>(offset_of!(uapi::p2pbar_alloc, type_))?;
-        let source = source_of(ty)?;
-
-        check_reserved(
-            request
-                .get::<u32>(offset_of!(uapi::p2pbar_alloc, reserved))?
-                .into(),
-        )?;
-        if ty != MEM && size != PAGE_SIZE as u64 {
-            return Err(EINVAL);
-        }
-        let offset = request.enter(|file, _| {
-            file.memory(source)
-                .map_err(|_| EOPNOTSUPP)?
-                .alloc(usize::try_from(size)?)
-        })?;
-
-        request.set(offset_of!(uapi::p2pbar_alloc, offset), offset)
-    }
-
-    fn free(request: &mut Request<'_, Self>) -> Result {
-        let offset = request.get::<u64>(offset_of!(uapi::p2pbar_free, offset))?;
-
-        check_reserved(request.get(offset_of!(uapi::p2pbar_free, reserved))?)?;
-        request.enter(|file, _| file.free(offset))
-    }
-
-    fn lower_limit(request: &mut Request<'_, Self>) -> Result {
-        let size = request.get::<u64>(offset_of!(uapi::p2pbar_limit, size))?;
-
-        check_reserved(request.get(offset_of!(uapi::p2pbar_limit, reserved))?)?;
-        request.enter(|file, _| file.lower_limit(usize::try_from(size)?))
-    }
-
     fn peer(request: &mut Request<'_, Self>) -> Result {
         let domain = request.get(offset_of!(uapi::p2pbar_peer, domain))?;
         let bus = request.get::<u8>(offset_of!(uapi::p2pbar_peer, bus))?;
         let devfn = request.get(offset_of!(uapi::p2pbar_peer, devfn))?;
 
-        check_reserved(
-            request
-                .get::<u16>(offset_of!(uapi::p2pbar_peer, reserved))?
-                .into(),
-        )?;
+        if request.get::<u16>(offset_of!(uapi::p2pbar_peer, reserved))? != 0 {
+            return Err(EINVAL);
+        }
         let peer = pci::Device::by_address(domain, bus.into(), devfn).ok_or(ENOENT)?;
-        let (distance, map_type) = request.enter_with_peer(&peer, |_, pdev, peer| {
+        let (distance, map_type) = request.enter_with_peer(&peer, |pdev, peer| {
             let own = (*pdev).into();
 
             Ok((
@@ -177,32 +114,6 @@ impl P2pbar {
 
         request.set(offset_of!(uapi::p2pbar_peer, distance), distance)?;
         request.set(offset_of!(uapi::p2pbar_peer, map_type), map_type)
-    }
-
-    fn info(request: &mut Request<'_, Self>) -> Result {
-        let source = source_of(request.get(offset_of!(uapi::p2pbar_info, type_))?)?;
-
-        check_reserved(
-            request
-                .get::<u32>(offset_of!(uapi::p2pbar_info, reserved))?
-                .into(),
-        )?;
-        let (memory, own) = request.enter(|file, _| {
-            let memory = file.memory(source).map(|memory| memory.usage());
-
-            // The device may not have this type of memory.
-            Ok((memory.unwrap_or_default(), file.usage()))
-        })?;
-
-        for (offset, value) in [
-            (offset_of!(uapi::p2pbar_info, size), memory.size),
-            (offset_of!(uapi::p2pbar_info, used), memory.used),
-            (offset_of!(uapi::p2pbar_info, limit), own.size),
-            (offset_of!(uapi::p2pbar_info, allocated), own.used),
-        ] {
-            request.set(offset, value as u64)?;
-        }
-        Ok(())
     }
 
     fn bind<'bound>(
@@ -274,7 +185,9 @@ impl mmap::Operations for P2pbar {
     const NAME: &'static CStr = c"p2pbar";
     // The BAR may be any BAR of any device.
     const LOCKDOWN: Lockdown = Lockdown::Refuse;
-    const IOCTLS: &'static [u32] = &[ALLOC, FREE, LIMIT, PEER, INFO];
+    // Of `MEM`, `UAR_NC` and `UAR_WC`.
+    const TYPES: &'static [ObjectSize] = &[ObjectSize::Any, ObjectSize::Page, ObjectSize::Page];
+    const IOCTLS: &'static [u32] = &[PEER];
 
     fn limit<'a>(_pdev: &&'a pci::Device<Bound>) -> usize {
         match *module_parameters::limit.value_ref() {
@@ -285,11 +198,7 @@ impl mmap::Operations for P2pbar {
 
     fn ioctl(request: &mut Request<'_, Self>) -> Result {
         match request.cmd() {
-            ALLOC => Self::alloc(request),
-            FREE => Self::free(request),
-            LIMIT => Self::lower_limit(request),
             PEER => Self::peer(request),
-            INFO => Self::info(request),
             _ => Err(ENOTTY),
         }
     }

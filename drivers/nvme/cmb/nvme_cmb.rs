@@ -2,22 +2,29 @@
 
 //! Provider of peer-to-peer DMA memory for the Controller Memory Buffer of NVMe controllers.
 //!
-//! The Controller Memory Buffer (CMB) is memory on the controller behind one of its BARs. This
-//! driver finds the CMB and enables it like `nvme_map_cmb()` of the `nvme` driver, and adds it as
-//! peer-to-peer DMA memory. It does not enable the controller, which is not necessary for that.
+//! The Controller Memory Buffer (CMB) is memory on the controller behind one of its BARs. There are
+//! two ways to use this driver:
+//!
+//! - For a controller that the `nvme` driver is bound to, it is bound to the auxiliary device that
+//!   `nvme` creates for the CMB. The disk stays. `nvme` enables the CMB and adds it to the pool of
+//!   the PCI function, from which this driver and others allocate.
+//! - It is bound to the PCI function in place of `nvme`. Then it finds and enables the CMB like
+//!   `nvme_map_cmb()`, and adds it to the pool. It does not enable the controller, which is not
+//!   necessary for that, so there is no disk. It has no IDs of PCI devices: the administrator binds
+//!   controllers to it through `driver_override`.
 //!
 //! User space maps the memory through `/dev/nvme-cmb<N>` as it does through `p2pmem/allocate` in
 //! sysfs. Memory that the node allocates is cleared, unless the same open file was the last to use
 //! it.
 //!
-//! It has no device IDs. The administrator binds controllers to it through `driver_override`.
-//!
 //! Reference: NVM Express Base Specification, "Controller Properties" and "Controller Memory
 //! Buffer".
 
 use kernel::{
+    auxiliary,
     device::Core,
     devres,
+    driver,
     io::Io,
     memremap,
     page::PAGE_SIZE,
@@ -32,8 +39,11 @@ use kernel::{
             },
         }, //
     },
-    prelude::*, //
+    prelude::*,
+    InPlaceModule, //
 };
+
+const MODULE_NAME: &CStr = <LocalModule as kernel::ModuleMetadata>::NAME;
 
 mod regs {
     use kernel::io::register;
@@ -314,6 +324,14 @@ impl mmap::Operations for NvmeCmb {
 kernel::pci_device_table!(NO_IDS, <NvmeCmb as pci::Driver>::IdInfo, []);
 
 impl NvmeCmb {
+    /// Creates the device node of `parent`.
+    fn node<'bound>(
+        parent: &'bound impl p2pdma::Owner,
+        pool: p2pdma::Pool<'bound>,
+    ) -> Result<mmap::Registration<'bound, Self>> {
+        mmap::Registration::new(parent, &[Source::pool(c"cmb", pool)], |_| Ok(()))
+    }
+
     /// Finds the CMB, enables it, and adds it to the pool of the device.
     fn add<'bound>(pdev: &'bound pci::Device<Core<'_>>) -> Result<p2pdma::Pool<'bound>> {
         if pdev.pci_class() != pci::Class::STORAGE_EXPRESS {
@@ -380,14 +398,51 @@ impl pci::Driver for NvmeCmb {
         pdev: &'bound pci::Device<Core<'_>>,
         _info: Option<&'bound Self::IdInfo>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
-        Self::add(pdev).and_then(|pool| {
-            mmap::Registration::new(pdev, &[Source::pool(c"cmb", pool)], |_| Ok(()))
+        Self::add(pdev).and_then(|pool| Self::node(pdev, pool))
+    }
+}
+
+kernel::auxiliary_device_table!(
+    AUX_TABLE,
+    <NvmeCmb as auxiliary::Driver>::IdInfo,
+    // The child that the driver nvme creates for the CMB of a controller.
+    [(auxiliary::DeviceId::new(c"nvme", c"cmb"), ())]
+);
+
+impl auxiliary::Driver for NvmeCmb {
+    type IdInfo = ();
+    type Data<'bound> = mmap::Registration<'bound, Self>;
+
+    const ID_TABLE: auxiliary::IdTable<Self::IdInfo> = &AUX_TABLE;
+
+    fn probe<'bound>(
+        adev: &'bound auxiliary::Device<Core<'_>>,
+        _info: &'bound Self::IdInfo,
+    ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
+        // The driver of the controller has enabled the CMB and added it to the pool.
+        adev.p2pdma_pool().and_then(|pool| Self::node(adev, pool))
+    }
+}
+
+#[pin_data]
+struct Module {
+    #[pin]
+    _pci: driver::Registration<pci::Adapter<NvmeCmb>>,
+    #[pin]
+    _aux: driver::Registration<auxiliary::Adapter<NvmeCmb>>,
+}
+
+impl InPlaceModule for Module {
+    fn init(module: &'static kernel::ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            _pci <- driver::Registration::new(MODULE_NAME, module),
+            _aux <- driver::Registration::new(MODULE_NAME, module),
         })
     }
 }
 
-kernel::module_pci_driver! {
-    type: NvmeCmb,
+module! {
+    type: Module,
     name: "nvme_cmb",
     description: "NVMe Controller Memory Buffer as peer-to-peer DMA memory",
     license: "GPL v2",

@@ -117,8 +117,6 @@ impl Base {
     /// - `provider` must be that of a BAR which contains `range`, in bytes of physical address.
     ///   Both must stay valid for as long as the result does.
     /// - Start and size of `range` must be multiples of [`alignment`], and the size must not be 0.
-    ///   No part of it may belong to a pagemap, and the lock of the device must be held, so that
-    ///   nobody adds one.
     /// - `allocator` must point to a valid `A` that stays there for as long as the result does.
     ///
     /// [`alignment`]: super::alignment
@@ -319,8 +317,6 @@ impl<A: PageAllocator> Pagemap<A> {
     /// - `provider` must be that of a BAR of `dev` which contains `range`, in bytes of physical
     ///   address. Both must stay valid for as long as the result does.
     /// - Start and size of `range` must be multiples of [`alignment`], and the size must not be 0.
-    ///   No part of it may belong to a pagemap, and the lock of `dev` must be held until the result
-    ///   has been initialised.
     ///
     /// [`alignment`]: super::alignment
     pub(crate) unsafe fn new(

@@ -28,10 +28,12 @@
 
 mod bar;
 pub mod mmap;
+mod owner;
 mod pool;
 mod topology;
 
 pub use self::{
+    owner::Owner,
     pool::{
         Mem,
         Pool, //

@@ -7,8 +7,8 @@
 //!
 //! - Mapping a file at offset 0 allocates memory. The memory is free again when it is neither
 //!   mapped nor under DMA any more. `p2pmem/allocate` in sysfs does the same.
-//! - An ioctl of the driver calls [`Memory::alloc`], which allocates an object and returns the
-//!   offset to map it at. The object exists until [`OpenFile::free`] or until the file is closed.
+//! - The ioctl `P2PMEM_IOC_ALLOC` of `include/uapi/linux/p2pmem.h` allocates an object and returns
+//!   the offset to map it at. The object exists until `P2PMEM_IOC_FREE` or until the file is closed.
 //!   After that, its memory is free again when it is neither mapped nor under DMA any more.
 //!
 //! Memory is cleared when it is allocated, unless the same open file was the last to use it. Data
@@ -114,21 +114,15 @@ mod debugfs;
 mod domain;
 mod names;
 mod object;
+mod objects;
 mod registration;
 mod request;
 mod source;
 
 pub use self::{
     registration::Registration,
-    request::{
-        Memory,
-        OpenFile,
-        Request, //
-    },
-    source::{
-        Source,
-        Usage, //
-    },
+    request::Request,
+    source::Source, //
 };
 
 /// Whether user space may open the node of a [`Registration`] when the kernel is locked down
@@ -143,49 +137,16 @@ pub enum Lockdown {
     Refuse,
 }
 
+/// How large the objects of a type of memory may be.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub enum ObjectSize {
+    /// Objects have any number of pages.
+    Any,
+    /// Objects have one page.
+    Page,
+}
+
 /// The part of a device node that is up to the driver, see [`Registration`].
-///
-/// # Examples
-///
-/// A driver that lets user space allocate objects. It has one ioctl, whose argument is a `u64`: the
-/// size as input, the offset as output.
-///
-/// ```
-/// use kernel::{
-///     ioctl,
-///     pci::p2pdma::mmap::{
-///         Lockdown,
-///         Operations,
-///         Request, //
-///     },
-///     prelude::*, //
-/// };
-///
-/// const ALLOC: u32 = ioctl::_IOWR::<u64>(b'x' as u32, 0x80);
-///
-/// struct Example;
-///
-/// #[vtable]
-/// impl Operations for Example {
-///     /// The limit of an open file.
-///     type RegistrationData<'a> = usize;
-///
-///     const NAME: &'static CStr = c"example";
-///     const LOCKDOWN: Lockdown = Lockdown::Allow;
-///     const IOCTLS: &'static [u32] = &[ALLOC];
-///
-///     fn limit(data: &usize) -> usize {
-///         *data
-///     }
-///
-///     fn ioctl(request: &mut Request<'_, Self>) -> Result {
-///         let size = usize::try_from(request.get::<u64>(0)?)?;
-///         let offset = request.enter(|file, _limit| file.memory(0)?.alloc(size))?;
-///
-///         request.set(0, offset)
-///     }
-/// }
-/// ```
 #[vtable]
 pub trait Operations: Sized + Send + Sync + 'static {
     /// Data that the registration owns. They may borrow from the bound parent device.
@@ -202,8 +163,13 @@ pub trait Operations: Sized + Send + Sync + 'static {
     /// Whether user space may open the nodes when the kernel is locked down.
     const LOCKDOWN: Lockdown;
 
-    /// The numbers of the ioctls that [`Self::ioctl`] handles. Their arguments are at most 128
-    /// bytes large.
+    /// The types of memory, as user space names them by their index: how large objects may be. The
+    /// source with the same index has the memory of the type.
+    const TYPES: &'static [ObjectSize] = &[ObjectSize::Any];
+
+    /// The numbers of the ioctls that [`Self::ioctl`] handles, in addition to those of
+    /// `include/uapi/linux/p2pmem.h`, which each node has. Their arguments are at most 128 bytes
+    /// large.
     ///
     /// Ioctls that the VFS handles itself, `FIGETBSZ` and `FIOCLEX` for example, do not reach
     /// drivers.
@@ -218,8 +184,6 @@ pub trait Operations: Sized + Send + Sync + 'static {
     }
 
     /// Handles an ioctl, one of [`Self::IOCTLS`]. Others fail with `ENOTTY` without a call of this.
-    ///
-    /// If this fails, the object that it has allocated is freed, see [`Memory::alloc`].
     ///
     /// May sleep.
     fn ioctl(_request: &mut Request<'_, Self>) -> Result {

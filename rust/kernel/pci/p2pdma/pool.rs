@@ -2,6 +2,11 @@
 
 //! Pools of peer-to-peer DMA memory.
 
+#[cfg(CONFIG_AUXILIARY_BUS)]
+use crate::{
+    auxiliary,
+    pci::p2pdma::Owner, //
+};
 use crate::{
     bindings,
     device,
@@ -24,6 +29,7 @@ use crate::{
         PAGE_SHIFT, //
     },
     pci::{
+        p2pdma::bar::check,
         BusAddress,
         Device, //
     },
@@ -87,7 +93,7 @@ impl Device<device::Core<'_>> {
     /// }
     /// ```
     pub fn p2pdma_add_resource(&self, bar: u32, range: Range<u64>) -> Result<Pool<'_>> {
-        let (num, phys) = self.p2pdma_check(bar, &range)?;
+        let (num, phys) = check(self, bar, &range)?;
         let size = usize::try_from(range.end - range.start)?;
 
         // SAFETY: `self` is a valid device. Its context proves that a callback of its bus is
@@ -116,6 +122,44 @@ impl Device<device::Core<'_>> {
             // lifetime of `self`.
             pagemap: unsafe { DevPagemap::from_raw(pagemap.as_ptr()) },
             nr_pages: size >> PAGE_SHIFT,
+        })
+    }
+}
+
+#[cfg(CONFIG_AUXILIARY_BUS)]
+impl auxiliary::Device<device::Core<'_>> {
+    /// Returns the pool of the PCI function that is the parent.
+    ///
+    /// If the driver of the parent has added several parts of memory, this is the part that was
+    /// added first. Other users of the pool, such as the driver of the parent, keep what they have
+    /// allocated from it.
+    ///
+    /// C function: `pci_p2pmem_pagemap()`. May be called from any context.
+    ///
+    /// # Errors
+    ///
+    /// - `EINVAL` if the parent is no PCI function.
+    /// - `ENODEV` if the parent has no pool.
+    pub fn p2pdma_pool(&self) -> Result<Pool<'_>> {
+        let dev = self.function()?;
+
+        // SAFETY: `dev` is a valid device.
+        let pagemap = unsafe { bindings::pci_p2pmem_pagemap(dev.as_raw()) };
+        let pagemap = NonNull::new(pagemap).ok_or(ENODEV)?;
+        // SAFETY: The pagemap is set up, and keeps its range until `dev` is unbound, which is after
+        // `self`. It has one range, so the field of the union is valid.
+        let range = unsafe { (*pagemap.as_ptr()).__bindgen_anon_1.range.as_ref() };
+        // CAST: `PCI_P2PDMA` depends on `64BIT`.
+        let nr_pages = ((range.end + 1 - range.start) >> PAGE_SHIFT) as usize;
+
+        // INVARIANT: The function returns pagemaps of the device's pool only. devres keeps the pool
+        // until the device is unbound.
+        Ok(Pool {
+            dev,
+            // SAFETY: The pagemap is one of a pool, so it has this type. devres keeps it and its
+            // provider until `dev` has been unbound, which is after the lifetime of `self`.
+            pagemap: unsafe { DevPagemap::from_raw(pagemap.as_ptr()) },
+            nr_pages,
         })
     }
 }
@@ -170,6 +214,16 @@ impl<'a> Pool<'a> {
     #[inline]
     pub fn nr_pages(&self) -> usize {
         self.nr_pages
+    }
+
+    /// Returns the number of pages that somebody has allocated, in whichever way.
+    ///
+    /// C function: `pci_p2pmem_available()`. May be called from any context.
+    pub fn nr_used(&self) -> usize {
+        // SAFETY: By the type invariant, the pagemap is one of a pool, whose device is bound.
+        let free = unsafe { bindings::pci_p2pmem_available(self.pagemap.as_raw()) };
+
+        self.nr_pages - (free >> PAGE_SHIFT)
     }
 
     /// Allocates a folio of `1 << order` pages of this memory for `user`, or of less if there is no

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * The fixture of the tests of mappings at offset 0, which hand out fresh memory.
- * Each test runs with the device nodes of p2pbar, nvme_cmb and the sample driver
- * rust_driver_p2pmem and, to compare, with p2pmem/allocate in sysfs.
+ * Each test runs with the device nodes of p2pbar, nvme_cmb (in place of nvme, and as
+ * the driver of its child) and the sample drivers
+ * rust_driver_p2pmem and rust_driver_p2pmem_child and, to compare, with
+ * p2pmem/allocate in sysfs.
  */
 #ifndef SELFTESTS_P2PDMA_MMAP_FIXTURE_H
 #define SELFTESTS_P2PDMA_MMAP_FIXTURE_H
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/p2pbar.h>
+#include <linux/p2pmem.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,8 +36,6 @@ FIXTURE(mmap)
 	struct peer peer;
 	char driver[64];	/* the function's driver before the test */
 	char node[256];		/* the file that the test maps */
-	bool p2pbar;
-	bool sample;
 	uint64_t available;	/* bytes that are free while nobody uses the memory */
 	int fd;			/* of the file */
 };
@@ -44,6 +44,8 @@ FIXTURE_VARIANT(mmap)
 {
 	const char *env;	/* the variable that names the function */
 	const char *driver;
+	const char *child;	/* the driver of the function's child, which has the node */
+	bool function;		/* it is the function that is unbound, not the child */
 	bool sysfs;		/* map p2pmem/allocate, not the node of the driver */
 };
 
@@ -63,6 +65,22 @@ FIXTURE_VARIANT_ADD(mmap, sample)
 {
 	.env = "P2PDMA_OTHER",
 	.driver = "rust_driver_p2pmem",
+};
+
+/* It is the child that is unbound. */
+FIXTURE_VARIANT_ADD(mmap, child)
+{
+	.env = "P2PDMA_OTHER",
+	.driver = "rust_driver_p2pmem_child",
+	.child = "rust_driver_p2pmem_child",
+};
+
+FIXTURE_VARIANT_ADD(mmap, nvme_child)
+{
+	.env = "P2PDMA_CMB",
+	.driver = "nvme",
+	.child = "nvme_cmb",
+	.function = true,
 };
 
 FIXTURE_VARIANT_ADD(mmap, p2pmem)
@@ -87,12 +105,40 @@ FIXTURE_VARIANT_ADD(mmap, p2pmem)
 	EXPECT_EQ(0, wait_child(__child, 10000));		\
 } while (0)
 
+/* Bind the driver that has the node, again if it is bound already: 0 or a negative errno. */
+static inline int bind_node(const struct _test_data_mmap *self,
+			    const struct _fixture_variant_mmap *variant)
+{
+	char driver[64];
+	int ret;
+
+	ret = pci_fn_driver(&self->fn, driver, sizeof(driver));
+	if (ret)
+		return ret;
+	if (!variant->child || variant->function || strcmp(driver, variant->driver))
+		return pci_fn_rebind(&self->fn, variant->driver);
+	return child_unbind(&self->fn) ?: child_bind(&self->fn, variant->child);
+}
+
+static inline int unbind_node(const struct _test_data_mmap *self,
+			      const struct _fixture_variant_mmap *variant)
+{
+	return variant->child && !variant->function ? child_unbind(&self->fn) :
+		pci_fn_unbind(&self->fn);
+}
+
+/* The module with the node. */
+static inline const char *module_of(const struct _fixture_variant_mmap *variant)
+{
+	return variant->child ?: variant->driver;
+}
+
 /* Bind the driver and open the file: 0 or a negative errno. */
 static inline int attach(struct _test_data_mmap *self, const struct _fixture_variant_mmap *variant)
 {
 	int ret;
 
-	ret = pci_fn_rebind(&self->fn, variant->driver);
+	ret = bind_node(self, variant);
 	if (ret)
 		return ret;
 	if (variant->sysfs) {
@@ -110,17 +156,11 @@ static inline int attach(struct _test_data_mmap *self, const struct _fixture_var
 /* How many bytes are free, ~0 on error. */
 static inline uint64_t memory_left(const struct _test_data_mmap *self)
 {
-	struct p2pbar_info info;
-	struct memory_use use;
+	struct p2pmem_info info;
 	uint64_t val;
 
-	if (self->sample)
-		return node_memory(self->node, "memory", &use) ? ~0ull : use.size - use.used;
-	if (self->p2pbar) {
-		if (p2pbar_node_info(self->node, P2PBAR_MEM, &info))
-			return ~0ull;
-		return info.size - info.used;
-	}
+	if (strncmp(self->node, "/sys/", 5))
+		return node_info(self->node, 0, &info) ? ~0ull : info.size - info.used;
 	return pci_fn_read_u64(&self->fn, "p2pmem/available", &val) ? ~0ull : val;
 }
 
@@ -194,10 +234,8 @@ FIXTURE_SETUP(mmap)
 
 	/* Loading the module may bind the driver: remember what was bound before. */
 	ASSERT_EQ(0, pci_fn_driver(&self->fn, self->driver, sizeof(self->driver)));
-	if (load_driver(variant->driver))
-		SKIP(return, "no module %s", variant->driver);
-	self->p2pbar = !strcmp(variant->driver, "p2pbar");
-	self->sample = !strcmp(variant->driver, "rust_driver_p2pmem");
+	if (load_driver(module_of(variant)))
+		SKIP(return, "no module %s", module_of(variant));
 	ret = attach(self, variant);
 	self->available = ret ? 0 : memory_left(self);
 	if (!ret && (self->available < 2 * SZ_4M || self->available == ~0ull))

@@ -39,7 +39,7 @@ TEST_F_TIMEOUT(mmap, unbind_mapped, 90)
 	ASSERT_EQ(0, pthread_create(&thread, NULL, read_until_signal, mem));
 	usleep(100 * 1000);
 
-	ASSERT_EQ(0, pci_fn_unbind(&self->fn));
+	ASSERT_EQ(0, unbind_node(self, variant));
 	EXPECT_EQ(SIGBUS, try_read64(mem, &val));
 	EXPECT_EQ(SIGBUS, try_write64(mem + SZ_1M - SZ_4K, 1));
 	EXPECT_EQ(SIGBUS, try_read64(mem + SZ_1M, &val));
@@ -66,22 +66,21 @@ TEST_F_TIMEOUT(mmap, unbind_mapped, 90)
 /* An open file of which nothing is mapped is dead after unbinding. */
 TEST_F_TIMEOUT(mmap, unbind_idle_fd, 90)
 {
-	struct p2pbar_info info = {};
+	struct p2pmem_info info = {};
 	int old = self->fd, fd;
 	char node[256];
 	void *mem;
 
-	/* Only p2pbar has ioctls. */
-	EXPECT_EQ(self->p2pbar ? 0 : -1, ioctl(old, P2PBAR_IOC_INFO, &info));
-	if (!self->p2pbar)
+	EXPECT_EQ(variant->sysfs ? -1 : 0, ioctl(old, P2PMEM_IOC_INFO, &info));
+	if (variant->sysfs)
 		EXPECT_EQ(ENOTTY, errno);
 	snprintf(node, sizeof(node), "%s", self->node);
 
-	ASSERT_EQ(0, pci_fn_unbind(&self->fn));
+	ASSERT_EQ(0, unbind_node(self, variant));
 	EXPECT_EQ(NULL, map_file(old, SZ_4K, 0));
 	EXPECT_EQ(ENODEV, errno);
-	if (self->p2pbar) {
-		EXPECT_EQ(-1, ioctl(old, P2PBAR_IOC_INFO, &info));
+	if (!variant->sysfs) {
+		EXPECT_EQ(-1, ioctl(old, P2PMEM_IOC_INFO, &info));
 		EXPECT_EQ(ENODEV, errno);
 	}
 	fd = open(node, O_RDWR | O_CLOEXEC);
@@ -113,7 +112,7 @@ TEST_F_TIMEOUT(mmap, unbind_under_dma, 90)
 		pids[i] = start_loop(self, &loops[i]);
 		ASSERT_LT(0, pids[i]);
 	}
-	ASSERT_EQ(0, pci_fn_unbind(&self->fn));
+	ASSERT_EQ(0, unbind_node(self, variant));
 	end = now_ms();
 	for (i = 0; i < ARRAY_SIZE(pids); i++) {
 		EXPECT_EQ(0, wait_child(pids[i], 10000));
@@ -149,7 +148,7 @@ TEST_F_TIMEOUT(mmap, unbind_slow_client, 120)
 	child = fork_child();
 	ASSERT_LE(0, child);
 	if (!child) {
-		i = pci_fn_unbind(&self->fn);
+		i = unbind_node(self, variant);
 		*unbound = now_ms();
 		_exit(!!i);
 	}
@@ -174,7 +173,7 @@ TEST_F_TIMEOUT(mmap, unbind_time, 90)
 	mem = MAP(self->fd, SZ_4M);
 	page_mark(mem, SZ_4M, 1);
 	start = now_ms();
-	ASSERT_EQ(0, pci_fn_unbind(&self->fn));
+	ASSERT_EQ(0, unbind_node(self, variant));
 	EXPECT_GT(1000, now_ms() - start);
 	EXPECT_EQ(SIGBUS, try_read64(mem, &val));
 	ASSERT_EQ(0, attach(self, variant));
@@ -189,7 +188,7 @@ TEST_F_TIMEOUT(mmap, rebind, 240)
 	for (round = 0; round < rounds(20); round++) {
 		mem = MAP(self->fd, 16 * SZ_4K);
 		page_mark(mem, 8 * SZ_4K, round);
-		ASSERT_EQ(0, pci_fn_unbind(&self->fn));
+		ASSERT_EQ(0, unbind_node(self, variant));
 		EXPECT_EQ(SIGBUS, try_read64(mem, &val));
 		ASSERT_EQ(0, munmap(mem, 16 * SZ_4K));
 		close(self->fd);
@@ -218,19 +217,28 @@ TEST_F_TIMEOUT(mmap, bind_allocations_fail, 600)
 {
 	struct bind bind = { .name = self->fn.name };
 	int nth, ret = 0, failed = 0;
-	char buf[128], node[256];
+	char buf[128], name[64], node[256];
 
 	if (variant->sysfs)
 		SKIP(return, "the variant nvme_cmb tests the same driver");
+	if (variant->function)
+		SKIP(return, "probing the child may fail, but not that of the function");
 	if (!pci_fn_read(&self->fn, "numa_node", buf, sizeof(buf)) && atoi(buf) >= 0)
 		SKIP(return, "several NUMA nodes: another task probes");
 	if (!faults_ready() || !faults_exempt("arch_add_memory", "add_pages"))
 		SKIP(return, "needs CONFIG_FAULT_INJECTION_STACKTRACE_FILTER");
 	snprintf(node, sizeof(node), "%s", self->node);
 	close(self->fd);
-	ASSERT_EQ(0, pci_fn_unbind(&self->fn));
-	ASSERT_EQ(0, pci_fn_write(&self->fn, "driver_override", variant->driver));
-	snprintf(buf, sizeof(buf), "/sys/bus/pci/drivers/%s/bind", variant->driver);
+	ASSERT_EQ(0, unbind_node(self, variant));
+	if (variant->child) {
+		ASSERT_EQ(0, child_name(&self->fn, name, sizeof(name)));
+		bind.name = name;
+		snprintf(buf, sizeof(buf), "/sys/bus/auxiliary/drivers/%s.%s/bind",
+			 variant->child, variant->child);
+	} else {
+		ASSERT_EQ(0, pci_fn_write(&self->fn, "driver_override", variant->driver));
+		snprintf(buf, sizeof(buf), "/sys/bus/pci/drivers/%s/bind", variant->driver);
+	}
 	bind.fd = open(buf, O_WRONLY | O_CLOEXEC);
 	ASSERT_LE(0, bind.fd);
 	file_write("/dev/kmsg", "p2pdma selftest: allocations are made to fail\n");
@@ -243,7 +251,7 @@ TEST_F_TIMEOUT(mmap, bind_allocations_fail, 600)
 		EXPECT_TRUE(!ret || ret == -ENOMEM || ret == -EBUSY) {
 			TH_LOG("allocation %d: %s", nth, strerror(-ret));
 		}
-		ASSERT_EQ(0, pci_fn_unbind(&self->fn));
+		ASSERT_EQ(0, unbind_node(self, variant));
 	}
 	file_write("/dev/kmsg", "p2pdma selftest: allocations are left alone\n");
 	TH_LOG("%d allocations, %d of them needed", nth - 1, failed);
@@ -266,22 +274,22 @@ TEST_F_TIMEOUT(mmap, rmmod_refused, 90)
 
 	if (variant->sysfs)
 		SKIP(return, "an open file in sysfs does not keep the module");
-	snprintf(path, sizeof(path), "/sys/module/%s/initstate", variant->driver);
+	snprintf(path, sizeof(path), "/sys/module/%s/initstate", module_of(variant));
 	if (access(path, F_OK))
-		SKIP(return, "%s is built in", variant->driver);
-	EXPECT_EQ(-1, syscall(SYS_delete_module, variant->driver, O_NONBLOCK));
+		SKIP(return, "%s is built in", module_of(variant));
+	EXPECT_EQ(-1, syscall(SYS_delete_module, module_of(variant), O_NONBLOCK));
 	EXPECT_TRUE(errno == EWOULDBLOCK || errno == EBUSY);
 	mem = MAP(self->fd, SZ_4K);
 	close(self->fd);
-	EXPECT_EQ(-1, syscall(SYS_delete_module, variant->driver, O_NONBLOCK));
+	EXPECT_EQ(-1, syscall(SYS_delete_module, module_of(variant), O_NONBLOCK));
 	EXPECT_TRUE(errno == EWOULDBLOCK || errno == EBUSY);
 	EXPECT_EQ(0, try_write64(mem, 1));
 	ASSERT_EQ(0, munmap(mem, SZ_4K));
 
-	EXPECT_EQ(0, syscall(SYS_delete_module, variant->driver, O_NONBLOCK)) {
+	EXPECT_EQ(0, syscall(SYS_delete_module, module_of(variant), O_NONBLOCK)) {
 		TH_LOG("%s", strerror(errno));
 	}
-	EXPECT_EQ(0, load_driver(variant->driver));
+	EXPECT_EQ(0, load_driver(module_of(variant)));
 	ASSERT_EQ(0, attach(self, variant));
 	EXPECT_EQ(self->available, memory_left(self));
 }

@@ -3,6 +3,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
+#include <libgen.h>
 #include <linux/p2pbar.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -34,6 +36,58 @@ int pci_fn_rebind(const struct pci_fn *fn, const char *driver)
 	return ret == -ENODEV ? pci_fn_bind(fn, driver, driver) : ret;
 }
 
+int child_name(const struct pci_fn *fn, char *buf, size_t len)
+{
+	glob_t found;
+	int ret;
+
+	/* <module>.<name>.<id> */
+	if (glob(pci_fn_path(fn, "[a-z]*.*.*[0-9]"), 0, NULL, &found))
+		return -ENODEV;
+	ret = found.gl_pathc == 1 ? 0 : -EEXIST;
+	snprintf(buf, len, "%s", basename(found.gl_pathv[0]));
+	globfree(&found);
+	return ret;
+}
+
+int child_path(const struct pci_fn *fn, const char *attr, char *buf, size_t len)
+{
+	char name[64], below[128];
+	int ret;
+
+	ret = child_name(fn, name, sizeof(name));
+	if (ret)
+		return ret;
+	snprintf(below, sizeof(below), "%s/%s", name, attr);
+	snprintf(buf, len, "%s", pci_fn_path(fn, below));
+	return 0;
+}
+
+int child_unbind(const struct pci_fn *fn)
+{
+	char name[64], path[256];
+	int ret;
+
+	ret = child_name(fn, name, sizeof(name)) ?:
+		child_path(fn, "driver/unbind", path, sizeof(path));
+	if (ret)
+		return ret;
+	ret = file_write(path, name);
+	return ret == -ENOENT ? 0 : ret;
+}
+
+int child_bind(const struct pci_fn *fn, const char *driver)
+{
+	char name[64], path[256];
+	int ret;
+
+	ret = child_name(fn, name, sizeof(name));
+	if (ret)
+		return ret;
+	snprintf(path, sizeof(path), "/sys/bus/auxiliary/drivers/%s.%s/bind", driver, driver);
+	return file_write(path, name);
+}
+
 /* Find a node among the entries of the folder "misc" of a function in sysfs. */
 static bool find_node(const char *path, char *buf, size_t len)
 {
@@ -54,10 +108,16 @@ static bool find_node(const char *path, char *buf, size_t len)
 
 int misc_node(const struct pci_fn *fn, char *buf, size_t len)
 {
+	uint64_t end = now_ms() + 2000;
 	char path[256];
+	bool found;
 
-	snprintf(path, sizeof(path), "%s", pci_fn_path(fn, "misc"));
-	return WAIT_FOR(find_node(path, buf, len), 2000) ? 0 : -ENODEV;
+	do {
+		snprintf(path, sizeof(path), "%s", pci_fn_path(fn, "misc"));
+		found = find_node(path, buf, len) ||
+			(!child_path(fn, "misc", path, sizeof(path)) && find_node(path, buf, len));
+	} while (!found && now_ms() < end && !usleep(1000));
+	return found ? 0 : -ENODEV;
 }
 
 FILE *node_debugfs(const char *node, const char *file)
@@ -88,7 +148,7 @@ int node_memory(const char *node, const char *name, struct memory_use *use)
 	return ret;
 }
 
-int p2pbar_node_info(const char *node, uint32_t type, struct p2pbar_info *info)
+int node_info(const char *node, uint32_t type, struct p2pmem_info *info)
 {
 	int fd, ret;
 
@@ -97,7 +157,7 @@ int p2pbar_node_info(const char *node, uint32_t type, struct p2pbar_info *info)
 		return -errno;
 	memset(info, 0, sizeof(*info));
 	info->type = type;
-	ret = ioctl(fd, P2PBAR_IOC_INFO, info) ? -errno : 0;
+	ret = ioctl(fd, P2PMEM_IOC_INFO, info) ? -errno : 0;
 	close(fd);
 	return ret;
 }

@@ -7,7 +7,7 @@
 
 #include "p2pdma.h"
 
-struct p2pbar_info;
+struct p2pmem_info;
 
 /* Unless told otherwise, these functions return 0 or a negative errno. */
 
@@ -19,7 +19,20 @@ int load_driver(const char *driver);
  */
 int pci_fn_rebind(const struct pci_fn *fn, const char *driver);
 
-/* Copy the path in /dev of the misc device of a function. Wait 2 s for the node. */
+/*
+ * Copy the name of the device that a function has on the auxiliary bus, or a path
+ * below its folder in sysfs: -ENODEV if there is none, -EEXIST if there are several.
+ */
+int child_name(const struct pci_fn *fn, char *buf, size_t len);
+int child_path(const struct pci_fn *fn, const char *attr, char *buf, size_t len);
+int child_unbind(const struct pci_fn *fn);
+/* Bind the driver of the module @driver. */
+int child_bind(const struct pci_fn *fn, const char *driver);
+
+/*
+ * Copy the path in /dev of the misc device of a function, or of its child. Wait 2 s
+ * for the node.
+ */
 int misc_node(const struct pci_fn *fn, char *buf, size_t len);
 
 /*
@@ -38,8 +51,8 @@ struct memory_use {
 
 /* Read the line that starts with @name, -ENOENT if there is none. */
 int node_memory(const char *node, const char *name, struct memory_use *use);
-/* P2PBAR_IOC_INFO by an open file of its own. */
-int p2pbar_node_info(const char *node, uint32_t type, struct p2pbar_info *info);
+/* P2PMEM_IOC_INFO by an open file of its own. */
+int node_info(const char *node, uint32_t type, struct p2pmem_info *info);
 /* Read the decimal number after "@name:\t" in fdinfo of an open file of this process. */
 int fdinfo_read(int fd, const char *name, uint64_t *val);
 

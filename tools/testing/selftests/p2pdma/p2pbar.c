@@ -12,41 +12,41 @@
 
 /* Programs of 32 bit, also of x86, use the same layout: there is no compat code. */
 #define CHECK_SIZE(type, size) \
-	static_assert(sizeof(struct p2pbar_##type) == (size), #type)
+	static_assert(sizeof(struct type) == (size), #type)
 #define CHECK_FIELD(type, field, at) \
-	static_assert(offsetof(struct p2pbar_##type, field) == (at), #type "." #field)
-CHECK_SIZE(alloc, 24);
-CHECK_FIELD(alloc, type, 8);
-CHECK_FIELD(alloc, reserved, 12);
-CHECK_FIELD(alloc, offset, 16);
-CHECK_SIZE(free, 16);
-CHECK_FIELD(free, reserved, 8);
-CHECK_SIZE(limit, 16);
-CHECK_FIELD(limit, reserved, 8);
-CHECK_SIZE(peer, 16);
-CHECK_FIELD(peer, bus, 4);
-CHECK_FIELD(peer, devfn, 5);
-CHECK_FIELD(peer, reserved, 6);
-CHECK_FIELD(peer, distance, 8);
-CHECK_FIELD(peer, map_type, 12);
-CHECK_SIZE(info, 40);
-CHECK_FIELD(info, reserved, 4);
-CHECK_FIELD(info, size, 8);
-CHECK_FIELD(info, used, 16);
-CHECK_FIELD(info, limit, 24);
-CHECK_FIELD(info, allocated, 32);
-static_assert(P2PBAR_IOC_ALLOC == 0xc018bb00, "ALLOC");
-static_assert(P2PBAR_IOC_FREE == 0x4010bb01, "FREE");
-static_assert(P2PBAR_IOC_LIMIT == 0x4010bb02, "LIMIT");
+	static_assert(offsetof(struct type, field) == (at), #type "." #field)
+CHECK_SIZE(p2pmem_alloc, 24);
+CHECK_FIELD(p2pmem_alloc, type, 8);
+CHECK_FIELD(p2pmem_alloc, reserved, 12);
+CHECK_FIELD(p2pmem_alloc, offset, 16);
+CHECK_SIZE(p2pmem_free, 16);
+CHECK_FIELD(p2pmem_free, reserved, 8);
+CHECK_SIZE(p2pmem_limit, 16);
+CHECK_FIELD(p2pmem_limit, reserved, 8);
+CHECK_SIZE(p2pbar_peer, 16);
+CHECK_FIELD(p2pbar_peer, bus, 4);
+CHECK_FIELD(p2pbar_peer, devfn, 5);
+CHECK_FIELD(p2pbar_peer, reserved, 6);
+CHECK_FIELD(p2pbar_peer, distance, 8);
+CHECK_FIELD(p2pbar_peer, map_type, 12);
+CHECK_SIZE(p2pmem_info, 40);
+CHECK_FIELD(p2pmem_info, reserved, 4);
+CHECK_FIELD(p2pmem_info, size, 8);
+CHECK_FIELD(p2pmem_info, used, 16);
+CHECK_FIELD(p2pmem_info, limit, 24);
+CHECK_FIELD(p2pmem_info, allocated, 32);
+static_assert(P2PMEM_IOC_ALLOC == 0xc018bb00, "ALLOC");
+static_assert(P2PMEM_IOC_FREE == 0x4010bb01, "FREE");
+static_assert(P2PMEM_IOC_LIMIT == 0x4010bb02, "LIMIT");
 static_assert(P2PBAR_IOC_PEER == 0xc010bb03, "PEER");
-static_assert(P2PBAR_IOC_INFO == 0xc028bb04, "INFO");
+static_assert(P2PMEM_IOC_INFO == 0xc028bb04, "INFO");
 
 /* INFO reports the memory of the BAR, and what this open file has of it. */
 TEST_F_TIMEOUT(p2pbar, info, 90)
 {
 	uint64_t total = 0, limit = parameter("limit", 0), key;
 	int bar = parameter("bar", 2);
-	struct p2pbar_info info;
+	struct p2pmem_info info;
 	struct pci_bar res;
 	uint32_t type;
 	void *mem;
@@ -88,8 +88,8 @@ TEST_F_TIMEOUT(p2pbar, info, 90)
 TEST_F_TIMEOUT(p2pbar, bad_arguments, 90)
 {
 	static const unsigned long cmds[] = {
-		P2PBAR_IOC_ALLOC, P2PBAR_IOC_FREE, P2PBAR_IOC_LIMIT, P2PBAR_IOC_PEER,
-		P2PBAR_IOC_INFO,
+		P2PMEM_IOC_ALLOC, P2PMEM_IOC_FREE, P2PMEM_IOC_LIMIT, P2PBAR_IOC_PEER,
+		P2PMEM_IOC_INFO,
 	};
 	const struct {
 		uint32_t type;
@@ -115,11 +115,11 @@ TEST_F_TIMEOUT(p2pbar, bad_arguments, 90)
 		{ 0x100, SZ_4K, 0, EINVAL },
 		{ ~0u, SZ_4K, 0, EINVAL },
 	};
-	struct p2pbar_alloc *ro, alloc;
-	struct p2pbar_limit limit = { .size = SZ_1M, .reserved = 1 };
-	struct p2pbar_info info = { .reserved = 1 };
+	struct p2pmem_alloc *ro, alloc;
+	struct p2pmem_limit limit = { .size = SZ_1M, .reserved = 1 };
+	struct p2pmem_info info = { .reserved = 1 };
 	struct p2pbar_peer peer = { .reserved = 1 };
-	struct p2pbar_free free = { .reserved = 1 };
+	struct p2pmem_free free = { .reserved = 1 };
 	uint64_t key;
 	size_t i;
 
@@ -127,7 +127,7 @@ TEST_F_TIMEOUT(p2pbar, bad_arguments, 90)
 		alloc.type = allocs[i].type;
 		alloc.size = allocs[i].size;
 		alloc.reserved = allocs[i].reserved;
-		EXPECT_EQ(-1, ioctl(self->fd, P2PBAR_IOC_ALLOC, &alloc));
+		EXPECT_EQ(-1, ioctl(self->fd, P2PMEM_IOC_ALLOC, &alloc));
 		EXPECT_EQ(allocs[i].err, errno) {
 			TH_LOG("case %zu", i);
 		}
@@ -135,7 +135,7 @@ TEST_F_TIMEOUT(p2pbar, bad_arguments, 90)
 
 	ASSERT_EQ(0, alloc_object(self->fd, P2PBAR_MEM, SZ_4K, &key));
 	free.offset = key;
-	EXPECT_EQ(-1, ioctl(self->fd, P2PBAR_IOC_FREE, &free));
+	EXPECT_EQ(-1, ioctl(self->fd, P2PMEM_IOC_FREE, &free));
 	EXPECT_EQ(EINVAL, errno);
 	EXPECT_EQ(-ENOENT, free_object(self->fd, 0));
 	EXPECT_EQ(-ENOENT, free_object(self->fd, key + 1));
@@ -143,11 +143,11 @@ TEST_F_TIMEOUT(p2pbar, bad_arguments, 90)
 	EXPECT_EQ(-ENOENT, free_object(self->fd, ~0ull));
 	EXPECT_EQ(0, free_object(self->fd, key));
 
-	EXPECT_EQ(-1, ioctl(self->fd, P2PBAR_IOC_LIMIT, &limit));
+	EXPECT_EQ(-1, ioctl(self->fd, P2PMEM_IOC_LIMIT, &limit));
 	EXPECT_EQ(EINVAL, errno);
 	EXPECT_EQ(-1, ioctl(self->fd, P2PBAR_IOC_PEER, &peer));
 	EXPECT_EQ(EINVAL, errno);
-	EXPECT_EQ(-1, ioctl(self->fd, P2PBAR_IOC_INFO, &info));
+	EXPECT_EQ(-1, ioctl(self->fd, P2PMEM_IOC_INFO, &info));
 	EXPECT_EQ(EINVAL, errno);
 	EXPECT_EQ(-EINVAL, get_info(self->fd, NR_TYPES, &info));
 	EXPECT_EQ(-EINVAL, get_info(self->fd, ~0u, &info));
@@ -163,7 +163,7 @@ TEST_F_TIMEOUT(p2pbar, bad_arguments, 90)
 	ASSERT_NE(NULL, ro);
 	ro->size = SZ_1M;
 	ASSERT_EQ(0, mprotect(ro, SZ_4K, PROT_READ));
-	EXPECT_EQ(-1, ioctl(self->fd, P2PBAR_IOC_ALLOC, ro));
+	EXPECT_EQ(-1, ioctl(self->fd, P2PMEM_IOC_ALLOC, ro));
 	EXPECT_EQ(EFAULT, errno);
 	EXPECT_TRUE(has_allocated(self->fd, 0));
 	EXPECT_TRUE(drained(self));
@@ -172,13 +172,13 @@ TEST_F_TIMEOUT(p2pbar, bad_arguments, 90)
 TEST_F_TIMEOUT(p2pbar, unknown_ioctl, 90)
 {
 	static const unsigned long cmds[] = {
-		_IO(P2PBAR_IOC_MAGIC, 0),
-		_IOR(P2PBAR_IOC_MAGIC, 0, struct p2pbar_alloc),
-		_IOWR(P2PBAR_IOC_MAGIC, 0, struct p2pbar_free),
-		_IOWR(P2PBAR_IOC_MAGIC, 1, struct p2pbar_free),
-		_IOWR(P2PBAR_IOC_MAGIC, 5, struct p2pbar_info),
-		_IO(P2PBAR_IOC_MAGIC, 255),
-		_IOWR(P2PBAR_IOC_MAGIC + 1, 0, struct p2pbar_alloc),
+		_IO(P2PMEM_IOC_MAGIC, 0),
+		_IOR(P2PMEM_IOC_MAGIC, 0, struct p2pmem_alloc),
+		_IOWR(P2PMEM_IOC_MAGIC, 0, struct p2pmem_free),
+		_IOWR(P2PMEM_IOC_MAGIC, 1, struct p2pmem_free),
+		_IOWR(P2PMEM_IOC_MAGIC, 5, struct p2pmem_info),
+		_IO(P2PMEM_IOC_MAGIC, 255),
+		_IOWR(P2PMEM_IOC_MAGIC + 1, 0, struct p2pmem_alloc),
 	};
 	char arg[64] = {};
 	size_t i;
@@ -191,10 +191,10 @@ TEST_F_TIMEOUT(p2pbar, unknown_ioctl, 90)
 	}
 }
 
-/* P2PBAR_IOC_LIMIT limits objects and mappings at offset 0 together. */
+/* P2PMEM_IOC_LIMIT limits objects and mappings at offset 0 together. */
 TEST_F_TIMEOUT(p2pbar, limit, 90)
 {
-	struct p2pbar_info info;
+	struct p2pmem_info info;
 	uint64_t key, big, page;
 	void *mem;
 	int fd;

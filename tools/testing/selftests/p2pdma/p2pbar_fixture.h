@@ -40,41 +40,41 @@ FIXTURE(p2pbar)
 	struct peer peer;
 	char driver[64];	/* the function's driver before the test */
 	char node[64];		/* of p2pbar in /dev */
-	struct p2pbar_info info[NR_TYPES];	/* what P2PBAR_IOC_INFO told before the test */
+	struct p2pmem_info info[NR_TYPES];	/* what P2PMEM_IOC_INFO told before the test */
 	int fd;			/* of the node */
 };
 
 /* The ioctls. They return 0 or a negative errno. */
-static inline int get_info(int fd, uint32_t type, struct p2pbar_info *info)
+static inline int get_info(int fd, uint32_t type, struct p2pmem_info *info)
 {
 	memset(info, 0, sizeof(*info));
 	info->type = type;
-	return ioctl(fd, P2PBAR_IOC_INFO, info) ? -errno : 0;
+	return ioctl(fd, P2PMEM_IOC_INFO, info) ? -errno : 0;
 }
 
 /* Allocate an object. Its offset for mmap(), @key, names it in the ioctls. */
 static inline int alloc_object(int fd, uint32_t type, uint64_t size, uint64_t *key)
 {
-	struct p2pbar_alloc alloc = { .type = type, .size = size };
+	struct p2pmem_alloc alloc = { .type = type, .size = size };
 	int ret;
 
-	ret = ioctl(fd, P2PBAR_IOC_ALLOC, &alloc) ? -errno : 0;
+	ret = ioctl(fd, P2PMEM_IOC_ALLOC, &alloc) ? -errno : 0;
 	*key = alloc.offset;
 	return ret;
 }
 
 static inline int free_object(int fd, uint64_t key)
 {
-	struct p2pbar_free arg = { .offset = key };
+	struct p2pmem_free arg = { .offset = key };
 
-	return ioctl(fd, P2PBAR_IOC_FREE, &arg) ? -errno : 0;
+	return ioctl(fd, P2PMEM_IOC_FREE, &arg) ? -errno : 0;
 }
 
 static inline int set_limit(int fd, uint64_t size)
 {
-	struct p2pbar_limit limit = { .size = size };
+	struct p2pmem_limit limit = { .size = size };
 
-	return ioctl(fd, P2PBAR_IOC_LIMIT, &limit) ? -errno : 0;
+	return ioctl(fd, P2PMEM_IOC_LIMIT, &limit) ? -errno : 0;
 }
 
 /* Ask about the PCI function @name. */
@@ -122,9 +122,9 @@ static inline int map_errno(int fd, size_t len, uint64_t offset)
 
 static inline bool type_is_drained(const struct _test_data_p2pbar *self, uint32_t type)
 {
-	struct p2pbar_info info;
+	struct p2pmem_info info;
 
-	return !p2pbar_node_info(self->node, type, &info) &&
+	return !node_info(self->node, type, &info) &&
 	       info.used == self->info[type].used;
 }
 
@@ -146,7 +146,7 @@ static inline bool drained(const struct _test_data_p2pbar *self)
 /* Whether this open file has @size bytes allocated, be it after a moment. */
 static inline bool has_allocated(int fd, uint64_t size)
 {
-	struct p2pbar_info info;
+	struct p2pmem_info info;
 
 	return WAIT_FOR(!get_info(fd, P2PBAR_MEM, &info) && info.allocated == size, 2000);
 }

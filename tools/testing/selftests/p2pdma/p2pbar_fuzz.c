@@ -77,11 +77,11 @@ static void plug(void *mem, size_t len)
 static void fuzz_ioctl(struct fuzz *f, int fd)
 {
 	union {
-		struct p2pbar_alloc alloc;
-		struct p2pbar_free free;
-		struct p2pbar_limit limit;
+		struct p2pmem_alloc alloc;
+		struct p2pmem_free free;
+		struct p2pmem_limit limit;
 		struct p2pbar_peer peer;
-		struct p2pbar_info info;
+		struct p2pmem_info info;
 		char room[48];
 	} arg = {};
 	size_t i = below(f, NR_KEYS), len;
@@ -93,7 +93,7 @@ static void fuzz_ioctl(struct fuzz *f, int fd)
 		arg.alloc.size = one_in(f, 2) ? SZ_4K : any_number(f);
 		arg.alloc.type = below(f, NR_TYPES + 1);
 		arg.alloc.reserved = reserved;
-		if (!ioctl(fd, P2PBAR_IOC_ALLOC, ptr) && ptr == &arg) {
+		if (!ioctl(fd, P2PMEM_IOC_ALLOC, ptr) && ptr == &arg) {
 			f->keys[i].key = arg.alloc.offset;
 			f->keys[i].size = arg.alloc.size;
 		}
@@ -101,13 +101,13 @@ static void fuzz_ioctl(struct fuzz *f, int fd)
 	case 3 ... 4:
 		arg.free.offset = one_in(f, 8) ? any_number(f) : f->keys[i].key;
 		arg.free.reserved = reserved;
-		ioctl(fd, P2PBAR_IOC_FREE, ptr);
+		ioctl(fd, P2PMEM_IOC_FREE, ptr);
 		break;
 	case 5:
 		arg.limit.size = SZ_16M + any_number(f);
 		arg.limit.reserved = reserved;
 		if (one_in(f, 16))
-			ioctl(fd, P2PBAR_IOC_LIMIT, ptr);
+			ioctl(fd, P2PMEM_IOC_LIMIT, ptr);
 		break;
 	case 6:
 		arg.peer.bus = below(f, 16);
@@ -118,8 +118,8 @@ static void fuzz_ioctl(struct fuzz *f, int fd)
 	case 7:
 		arg.info.type = below(f, NR_TYPES + 1);
 		arg.info.reserved = reserved;
-		ioctl(fd, one_in(f, 8) ? _IOC(below(f, 4), P2PBAR_IOC_MAGIC, below(f, 8),
-					      below(f, 48)) : P2PBAR_IOC_INFO, ptr);
+		ioctl(fd, one_in(f, 8) ? _IOC(below(f, 4), P2PMEM_IOC_MAGIC, below(f, 8),
+					      below(f, 48)) : P2PMEM_IOC_INFO, ptr);
 		break;
 	}
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Tests of the objects that P2PBAR_IOC_ALLOC allocates. See testbed.h for the
+ * Tests of the objects that P2PMEM_IOC_ALLOC allocates. See testbed.h for the
  * environment variables.
  */
 #define _GNU_SOURCE
@@ -119,7 +119,7 @@ TEST_F_TIMEOUT(p2pbar, share_between_mappings, 90)
 /* A freed object cannot be mapped. Its memory is free once it is unmapped. */
 TEST_F_TIMEOUT(p2pbar, free_semantics, 90)
 {
-	struct p2pbar_info info;
+	struct p2pmem_info info;
 	pid_t child;
 	uint64_t key;
 	void *mem;
@@ -191,7 +191,7 @@ TEST_F_TIMEOUT(p2pbar, foreign_keys, 90)
 TEST_F_TIMEOUT(p2pbar, exhaustion, 120)
 {
 	uint64_t keys[1024], page;
-	struct p2pbar_info info;
+	struct p2pmem_info info;
 	size_t n = 0, len = SZ_16M;
 	int ret;
 

@@ -12,7 +12,7 @@ TEST_F_TIMEOUT(p2pbar, unbind_keyed, 90)
 {
 	uint64_t key, unmapped, gone, val;
 	struct p2pbar_peer peer;
-	struct p2pbar_info info;
+	struct p2pmem_info info;
 	int old = self->fd, i;
 	void *mem, *freed;
 

@@ -74,7 +74,9 @@ static void die(const char *what)
 
 static void record(enum op op, uint64_t value)
 {
-	if (bench.first != (op == FIRST))
+	bool first = op == FIRST;
+
+	if (bench.first != first)
 		return;
 	if (value < bench.least[op])
 		bench.least[op] = value;
@@ -89,11 +91,11 @@ struct mapping {
 static struct mapping map(size_t size)
 {
 	struct mapping m = { .size = size };
-	struct p2pbar_alloc alloc = { .size = size, .type = P2PBAR_MEM };
+	struct p2pmem_alloc alloc = { .size = size, .type = P2PBAR_MEM };
 
 	if (bench.keyed) {
-		if (ioctl(bench.fd, P2PBAR_IOC_ALLOC, &alloc))
-			die("P2PBAR_IOC_ALLOC");
+		if (ioctl(bench.fd, P2PMEM_IOC_ALLOC, &alloc))
+			die("P2PMEM_IOC_ALLOC");
 		m.offset = alloc.offset;
 	}
 	m.mem = map_file(bench.fd, size, m.offset);
@@ -104,11 +106,11 @@ static struct mapping map(size_t size)
 
 static void unmap(struct mapping m)
 {
-	struct p2pbar_free arg = { .offset = m.offset };
+	struct p2pmem_free arg = { .offset = m.offset };
 
 	munmap(m.mem, m.size);
-	if (bench.keyed && ioctl(bench.fd, P2PBAR_IOC_FREE, &arg))
-		die("P2PBAR_IOC_FREE");
+	if (bench.keyed && ioctl(bench.fd, P2PMEM_IOC_FREE, &arg))
+		die("P2PMEM_IOC_FREE");
 }
 
 static void touch(struct mapping m)

@@ -58,12 +58,12 @@ uint64_t phys_addr(const void *mem)
 
 bool has_soft_dirty(void)
 {
-	static volatile char page[2 * SZ_4K];
-	uintptr_t addr = (uintptr_t)page + SZ_4K;
+	static char page[2 * SZ_4K];
+	uintptr_t addr = (uintptr_t)page / SZ_4K * SZ_4K + SZ_4K;
 	uint64_t entry = 0;
 	int fd;
 
-	page[SZ_4K] = 1;
+	mmio_write64((void *)addr, 1);
 	fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return false;

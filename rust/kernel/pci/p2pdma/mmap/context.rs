@@ -25,7 +25,10 @@ use crate::{
     bindings,
     list::ListArc,
     maple_tree::MapleTree,
-    memremap::UserId,
+    memremap::{
+        UserId,
+        MAX_ORDER, //
+    },
     miscdevice::MiscFile,
     mm::virt::VmaDesc,
     page::{
@@ -245,8 +248,11 @@ impl Context {
     ) -> Result<Arc<Object>> {
         let backend = active.source(source)?;
 
-        // Fail early: allocating clears memory, which would be in vain.
-        if nr_pages > backend.nr_pages().saturating_sub(backend.nr_used()) {
+        // Fail early: allocating clears memory, which would be in vain. For less than a large folio,
+        // asking takes about as long as trying.
+        if nr_pages >= 1 << MAX_ORDER
+            && nr_pages > backend.nr_pages().saturating_sub(backend.nr_used())
+        {
             return Err(ENOSPC);
         }
         let charge = Charge::new(&self.account, nr_pages)?;

@@ -52,8 +52,33 @@ fn shared() -> Result<&'static Mutex<Shared>> {
     }
 }
 
-/// A name that consists of a prefix and the lowest number that was free. Dropping it frees the
-/// number.
+/// The end of the numbers that a driver can ask for. The table of numbers has a bit for each.
+const MAX_WANTED: usize = 1024;
+
+impl Numbers {
+    /// Takes the number `wanted` if it is free, else the lowest one that is.
+    fn take(&mut self, wanted: Option<usize>) -> Result<usize> {
+        let first = wanted.filter(|nr| *nr < MAX_WANTED).unwrap_or(0);
+
+        while first >= self.pool.capacity() || self.pool.find_unused_id(0).is_none() {
+            let larger = self
+                .pool
+                .grow_request()
+                .ok_or(ENOSPC)?
+                .realloc(GFP_KERNEL)?;
+
+            self.pool.grow(larger);
+        }
+        if let Some(id) = self.pool.find_unused_id(first) {
+            if id.as_usize() == first {
+                return Ok(id.acquire());
+            }
+        }
+        Ok(self.pool.find_unused_id(0).ok_or(ENOSPC)?.acquire())
+    }
+}
+
+/// A name that consists of a prefix and a number. Dropping it frees the number.
 pub(super) struct Name {
     name: CString,
     prefix: &'static CStr,
@@ -61,7 +86,7 @@ pub(super) struct Name {
 }
 
 impl Name {
-    pub(super) fn new(prefix: &'static CStr) -> Result<Self> {
+    pub(super) fn new(prefix: &'static CStr, wanted: Option<usize>) -> Result<Self> {
         let without_nr = CString::try_from(prefix)?;
         let nr = {
             let prefixes = &mut shared()?.lock().prefixes;
@@ -80,14 +105,8 @@ impl Name {
                     prefixes.len() - 1
                 }
             };
-            let pool = &mut prefixes.get_mut(at).ok_or(EINVAL)?.pool;
 
-            if pool.find_unused_id(0).is_none() {
-                let larger = pool.grow_request().ok_or(ENOSPC)?.realloc(GFP_KERNEL)?;
-
-                pool.grow(larger);
-            }
-            pool.find_unused_id(0).ok_or(ENOSPC)?.acquire()
+            prefixes.get_mut(at).ok_or(EINVAL)?.take(wanted)?
         };
 
         // From here on, `drop()` frees the number.

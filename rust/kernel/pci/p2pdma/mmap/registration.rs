@@ -7,6 +7,7 @@ use super::{
     debugfs::Debugfs,
     domain::Domain,
     names::Name,
+    objects,
     request::{
         Request,
         MAX_ARG, //
@@ -18,7 +19,6 @@ use super::{
 use crate::{
     device::{
         Bound,
-        Core,
         Device, //
     },
     devres::Devres,
@@ -31,7 +31,7 @@ use crate::{
         MiscFile, //
     },
     mm::virt::VmaDesc,
-    pci,
+    pci::p2pdma::Owner,
     prelude::*,
     security,
     seq_file::SeqFile,
@@ -105,12 +105,14 @@ impl<'a, T: Operations> Registration<'a, T> {
         }
     };
 
-    /// Creates the device node `T::NAME` followed by the lowest number that is free.
+    /// Creates the device node `T::NAME` followed by a number. For a child on the auxiliary bus this
+    /// is its id, if that is free and below 1024; otherwise it is the lowest number that is free.
     ///
-    /// `parent` is the PCI function that the driver is bound to and that has the memory.
+    /// `parent` is the device that the driver is bound to: the PCI function that has the memory, or
+    /// a child of it on the auxiliary bus.
     ///
-    /// Mapping a file at offset 0 allocates from the first of `sources`; [`Memory::alloc`]
-    /// allocates from any.
+    /// Mapping a file at offset 0 allocates from the first of `sources`. User space allocates
+    /// objects from any.
     ///
     /// `data` is called with `parent` and returns the registration data, which the methods of `T`
     /// get. The data may borrow from `parent`, but from nothing else with a lifetime, as they may
@@ -120,30 +122,32 @@ impl<'a, T: Operations> Registration<'a, T> {
     ///
     /// # Errors
     ///
-    /// - `EINVAL` if there are no sources, or if one is the memory of another function.
+    /// - `EINVAL` if there are no sources, or more than [`Operations::TYPES`], or if one is the
+    ///   memory of another function.
     /// - `ENOSPC` if all numbers of nodes are in use.
     /// - `ENOMEM` if there is not enough memory.
     /// - Those of `data`, and those of `misc_register()`.
-    ///
-    /// [`Memory::alloc`]: super::Memory::alloc
-    pub fn new(
-        parent: &'a pci::Device<Core<'_>>,
+    pub fn new<P: Owner>(
+        parent: &'a P,
         sources: &[Source<'a>],
-        data: impl for<'b> FnOnce(&'b pci::Device<Bound>) -> Result<T::RegistrationData<'b>>,
+        data: impl for<'b> FnOnce(&'b P::Bound) -> Result<T::RegistrationData<'b>>,
     ) -> Result<Self> {
         let () = Self::CHECKS;
-        // Only the callbacks of the bound driver get a `Device<Core>`. So the code of `T` exists
-        // until `parent` is unbound.
-        let parent: &'a pci::Device<Bound> = parent;
-        let dev: &'a Device<Bound> = parent.as_ref();
+        // Only the callbacks of the bound driver get an `Owner`. So the code of `T` exists until
+        // `parent` is unbound.
+        let dev: &'a Device<Bound> = parent.device();
+        let function: &Device<Bound> = parent.function()?.as_ref();
 
+        if sources.len() > T::TYPES.len() {
+            return Err(EINVAL);
+        }
         for source in sources {
-            if !ptr::eq::<Device>(source.backend().pagemap().device(), &**dev) {
+            if !ptr::eq::<Device>(source.backend().pagemap().device(), &**function) {
                 return Err(EINVAL);
             }
         }
 
-        let data = KBox::new(data(parent)?, GFP_KERNEL)?;
+        let data = KBox::new(data(parent.bound())?, GFP_KERNEL)?;
         // SAFETY: Only the lifetime changes. The closure accepts any lifetime of its argument, so
         // the data borrow from nothing but the parent, which exists for as long as it is bound.
         // They are dropped by this function, or with `Owned`, which is when the parent is unbound,
@@ -154,11 +158,13 @@ impl<'a, T: Operations> Registration<'a, T> {
 
         // SAFETY: `ptr` points to a `T::RegistrationData`, and only files of `Node<T>` below use
         // the domain. The `Revoker` calls `revoke()` before the data are dropped, and when the
-        // parent is unbound, at the latest. devres releases the sources later than that: they
-        // belong to the parent, as checked above, and were registered before `Owned`.
+        // parent is unbound, at the latest. devres releases the sources later than that: those that
+        // belong to the parent were registered before `Owned`, and those of a child's function stay
+        // until that is unbound. Others are not of this function, as checked above, or belong to
+        // another child: callbacks of that child get them, but not `parent`.
         let domain = unsafe { Domain::new(sources, ptr) }?;
         let revoker = Revoker(domain.clone());
-        let name = Name::new(T::NAME)?;
+        let name = Name::new(T::NAME, parent.number())?;
         let debugfs = Debugfs::new(&name, &domain)?;
         // SAFETY: Only the lifetime changes. The misc device, which uses the reference, is
         // deregistered when the parent is unbound, at the latest.
@@ -229,7 +235,10 @@ impl<T: Operations> MiscDevice for Node<T> {
     }
 
     fn ioctl(context: ArcBorrow<'_, Context>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
-        Request::<T>::handle(&context, cmd, arg)
+        match objects::ioctl(&context, T::TYPES, cmd, arg) {
+            Some(done) => done.map(|()| 0),
+            None => Request::<T>::handle(&context, cmd, arg),
+        }
     }
 
     fn show_fdinfo(context: ArcBorrow<'_, Context>, m: &SeqFile, _file: &File) {

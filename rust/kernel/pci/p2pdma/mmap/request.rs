@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Ioctls.
+//! Ioctls of drivers.
 
 use super::{
     context::Context,
-    domain::Active,
-    source::Usage,
     Operations, //
 };
 use crate::{
@@ -41,8 +39,6 @@ pub struct Request<'r, T> {
     context: &'r Context,
     cmd: u32,
     arg: &'r mut [u8],
-    /// The offset of the object that this call has allocated.
-    allocated: Option<u64>,
     _operations: PhantomData<fn() -> T>,
 }
 
@@ -66,18 +62,14 @@ impl<T: Operations> Request<'_, T> {
             context,
             cmd,
             arg: buffer,
-            allocated: None,
             _operations: PhantomData,
         };
 
-        let done = T::ioctl(&mut request).and_then(|()| {
-            if _IOC_DIR(cmd) & uapi::_IOC_READ != 0 {
-                writer.write_slice(request.arg)?;
-            }
-            Ok(0)
-        });
-
-        done.inspect_err(|_| request.undo())
+        T::ioctl(&mut request)?;
+        if _IOC_DIR(cmd) & uapi::_IOC_READ != 0 {
+            writer.write_slice(request.arg)?;
+        }
+        Ok(0)
     }
 
     /// Returns the number of the ioctl, one of `T::IOCTLS`.
@@ -114,7 +106,7 @@ impl<T: Operations> Request<'_, T> {
         Ok(())
     }
 
-    /// Calls `f` with the open file and the registration data, which stay valid during the call.
+    /// Calls `f` with the registration data, which stay valid during the call.
     ///
     /// Dropping the registration, and hence unbinding the device, waits for `f`. So `f` must
     /// neither access user memory, nor wait for user space, nor take the lock of the device, nor
@@ -124,19 +116,14 @@ impl<T: Operations> Request<'_, T> {
     ///
     /// `ENODEV` if the registration has been dropped, and the errors of `f`.
     pub fn enter<R>(
-        &mut self,
-        f: impl for<'d, 'a> FnOnce(&mut OpenFile<'_>, &'d T::RegistrationData<'a>) -> Result<R>,
+        &self,
+        f: impl for<'d, 'a> FnOnce(&'d T::RegistrationData<'a>) -> Result<R>,
     ) -> Result<R> {
         let active = self.context.domain().enter()?;
-        let mut file = OpenFile {
-            context: self.context,
-            active: &active,
-            allocated: &mut self.allocated,
-        };
 
         // SAFETY: The context is that of a file of `Node<T>`. So `Registration::<T>::new` has
         // created its domain.
-        unsafe { active.with_data::<T, _>(|data| f(&mut file, data)) }
+        unsafe { active.with_data::<T, _>(f) }
     }
 
     /// Like [`Request::enter`], with another PCI function, which stays bound during the call.
@@ -150,120 +137,12 @@ impl<T: Operations> Request<'_, T> {
     /// `EBUSY` if `peer` has no driver, `EINTR` if a signal arrives while it waits, and those of
     /// [`Request::enter`].
     pub fn enter_with_peer<R>(
-        &mut self,
+        &self,
         peer: &pci::Device,
-        f: impl for<'d, 'a> FnOnce(
-            &mut OpenFile<'_>,
-            &'d T::RegistrationData<'a>,
-            Endpoint<'_>,
-        ) -> Result<R>,
+        f: impl for<'d, 'a> FnOnce(&'d T::RegistrationData<'a>, Endpoint<'_>) -> Result<R>,
     ) -> Result<R> {
         let lock = EndpointLock::new_interruptible(peer)?;
 
-        self.enter(|file, data| f(file, data, lock.endpoint()))
-    }
-
-    /// Frees the object that was allocated. User space has not received its offset.
-    fn undo(&self) {
-        if let Some(offset) = self.allocated {
-            let _ = self.context.free(offset);
-        }
-    }
-}
-
-/// An open file, while its registration exists.
-pub struct OpenFile<'r> {
-    context: &'r Context,
-    active: &'r Active<'r>,
-    allocated: &'r mut Option<u64>,
-}
-
-impl OpenFile<'_> {
-    /// Returns a source of the registration by its number, the index in `sources` of
-    /// [`Registration::new`](super::Registration::new).
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if there is no such source.
-    pub fn memory(&mut self, source: usize) -> Result<Memory<'_>> {
-        self.active.source(source)?;
-        Ok(Memory {
-            context: self.context,
-            active: self.active,
-            allocated: self.allocated,
-            source,
-        })
-    }
-
-    /// Frees the object that is mapped at `offset`, in bytes.
-    ///
-    /// The object cannot be mapped any more. Its memory is free again when it is neither mapped nor
-    /// under DMA any more.
-    ///
-    /// # Errors
-    ///
-    /// `ENOENT` if there is no such object.
-    pub fn free(&self, offset: u64) -> Result {
-        self.context.free(offset)
-    }
-
-    /// Returns the limit of the file, and what is allocated for it from all sources.
-    pub fn usage(&self) -> Usage {
-        self.context.usage()
-    }
-
-    /// Lowers the limit of the file to `limit` bytes.
-    ///
-    /// `limit` may be lower than what is allocated already.
-    ///
-    /// # Errors
-    ///
-    /// `EPERM` if `limit` is higher than the present limit.
-    pub fn lower_limit(&self, limit: usize) -> Result {
-        self.context.lower_limit(limit)
-    }
-}
-
-/// A source of memory, on behalf of an open file.
-pub struct Memory<'r> {
-    context: &'r Context,
-    active: &'r Active<'r>,
-    allocated: &'r mut Option<u64>,
-    source: usize,
-}
-
-impl Memory<'_> {
-    /// Returns how much memory the source has, and how much of it is in use.
-    pub fn usage(&self) -> Usage {
-        self.active.usage(self.source).unwrap_or_default()
-    }
-
-    /// Allocates an object of `size` bytes, and returns the offset, in bytes, at which to map it.
-    ///
-    /// The memory is cleared, unless this open file was the last to use it. The object exists until
-    /// [`OpenFile::free`] is called for it, or the file is closed. If the ioctl fails, or if its
-    /// argument cannot be copied to user space, the object is freed again. A request can allocate
-    /// one object.
-    ///
-    /// May sleep.
-    ///
-    /// # Errors
-    ///
-    /// - `EINVAL` if the size is 0 or not a multiple of the page size, or if the request has
-    ///   allocated an object already.
-    /// - `EDQUOT` if the limit of the file would be exceeded.
-    /// - `ENOSPC` if the source does not have that much free memory, or if all offsets have been
-    ///   used.
-    /// - `ENODEV` if the registration is being dropped.
-    /// - `EINTR` if the task is being killed.
-    /// - `ENOMEM` if the kernel does not have enough memory for its bookkeeping.
-    pub fn alloc(&mut self, size: usize) -> Result<u64> {
-        if self.allocated.is_some() {
-            return Err(EINVAL);
-        }
-        let offset = self.context.alloc(self.active, self.source, size)?;
-
-        *self.allocated = Some(offset);
-        Ok(offset)
+        self.enter(|data| f(data, lock.endpoint()))
     }
 }

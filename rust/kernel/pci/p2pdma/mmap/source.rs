@@ -32,7 +32,7 @@ pub(super) trait Backend: Send + Sync {
 
     fn pagemap(&self) -> &DevPagemap;
     fn nr_pages(&self) -> usize;
-    /// Returns the number of pages in use, or 0 if it is not known.
+    /// Returns the number of pages in use, by anyone.
     fn nr_used(&self) -> usize;
 }
 
@@ -122,7 +122,7 @@ impl Backend for Pool<'_> {
     }
 
     fn nr_used(&self) -> usize {
-        0
+        Pool::nr_used(self)
     }
 }
 
@@ -173,11 +173,10 @@ impl<'a> Source<'a> {
 
 /// The usage of one [`Source`], or of all sources by an open file.
 #[derive(Copy, Clone, Default)]
-pub struct Usage {
+pub(super) struct Usage {
     /// The size in bytes of the source, or the limit of the open file.
     pub size: usize,
-    /// The number of bytes in use. For a source, this counts the memory of all users. It is always
-    /// 0 for a [`Pool`], whose free memory `p2pmem/available` in sysfs tells.
+    /// The number of bytes in use. For a source, this counts the memory of all users.
     pub used: usize,
     /// The number of objects. These include objects that have been freed but are still mapped, and
     /// the objects of mappings at offset 0.

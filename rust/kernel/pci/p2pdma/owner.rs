@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The devices whose drivers provide memory of a PCI function.
+
+#[cfg(CONFIG_AUXILIARY_BUS)]
+use crate::auxiliary;
+use crate::{
+    device::{
+        Bound,
+        Core,
+        Device, //
+    },
+    pci,
+    prelude::*, //
+};
+
+mod private {
+    pub trait Sealed {}
+}
+
+/// A device whose driver provides memory of a PCI function: the function itself, or a child of it
+/// on the auxiliary bus.
+///
+/// What the driver creates for a device exists until the device is unbound. For a child this is
+/// before its parent is unbound: a bound auxiliary device has a bound parent.
+///
+/// Only the callbacks of the bus get such a device: see [`Core`].
+pub trait Owner: private::Sealed {
+    /// The same device, without the rights of a callback of the bus.
+    type Bound: 'static;
+
+    /// Returns the same device, without the rights of a callback of the bus.
+    fn bound(&self) -> &Self::Bound;
+
+    /// Returns the device as a [`Device`].
+    fn device(&self) -> &Device<Bound>;
+
+    /// Returns the PCI function that has the memory.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the device is a child of something else than a PCI function.
+    fn function(&self) -> Result<&pci::Device<Bound>>;
+
+    /// Returns the number of the device among the children of this kind, if it is one.
+    fn number(&self) -> Option<usize>;
+}
+
+impl private::Sealed for pci::Device<Core<'_>> {}
+
+impl Owner for pci::Device<Core<'_>> {
+    type Bound = pci::Device<Bound>;
+
+    fn bound(&self) -> &pci::Device<Bound> {
+        self
+    }
+
+    fn device(&self) -> &Device<Bound> {
+        self.bound().as_ref()
+    }
+
+    fn function(&self) -> Result<&pci::Device<Bound>> {
+        Ok(self)
+    }
+
+    fn number(&self) -> Option<usize> {
+        None
+    }
+}
+
+#[cfg(CONFIG_AUXILIARY_BUS)]
+impl private::Sealed for auxiliary::Device<Core<'_>> {}
+
+#[cfg(CONFIG_AUXILIARY_BUS)]
+impl Owner for auxiliary::Device<Core<'_>> {
+    type Bound = auxiliary::Device<Bound>;
+
+    fn bound(&self) -> &auxiliary::Device<Bound> {
+        self
+    }
+
+    fn device(&self) -> &Device<Bound> {
+        self.bound().as_ref()
+    }
+
+    fn function(&self) -> Result<&pci::Device<Bound>> {
+        self.bound().parent().try_into()
+    }
+
+    fn number(&self) -> Option<usize> {
+        usize::try_from(self.id()).ok()
+    }
+}
