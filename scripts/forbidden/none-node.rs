@@ -12,6 +12,6 @@ fn register<'a>(
 }
 
 fn ioctl(request: &mut Request<'_, Mine>, peer: &pci::Device) -> Result {
-    request.enter(|_, _| Ok(()))?;
-    request.enter_with_peer(peer, |_, _, _| Ok(()))
+    request.enter(|_| Ok(()))?;
+    request.enter_with_peer(peer, |_, _| Ok(()))
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-// error: E0308
+// error: E0277
 //! A registration needs the device that the driver itself is bound to, as only callbacks of the
 //! driver get it: the driver's code exists until that device is unbound.
 

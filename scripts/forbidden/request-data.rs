@@ -5,5 +5,5 @@
 include!("frame/node.rs");
 
 fn keep<'r>(request: &'r mut Request<'_, Mine>) -> Result<&'r pci::Device<Bound>> {
-    request.enter(|_, pdev| Ok(*pdev))
+    request.enter(|pdev| Ok(*pdev))
 }

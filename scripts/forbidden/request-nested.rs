@@ -5,5 +5,5 @@
 include!("frame/node.rs");
 
 fn nested(request: &mut Request<'_, Mine>, peer: &pci::Device) -> Result {
-    request.enter(|_, _| request.enter_with_peer(peer, |_, _, _| Ok(())))
+    request.enter(|_| request.enter_with_peer(peer, |_, _| Ok(())))
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-// error: E0308
-//! A registration needs a parent that is a PCI function.
+// error: E0277
+//! A registration needs a parent that is a PCI function or its child on the auxiliary bus.
 
 include!("frame/node.rs");
 

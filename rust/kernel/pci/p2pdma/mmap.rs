@@ -8,8 +8,8 @@
 //! - Mapping a file at offset 0 allocates memory. The memory is free again when it is neither
 //!   mapped nor under DMA any more. `p2pmem/allocate` in sysfs does the same.
 //! - The ioctl `P2PMEM_IOC_ALLOC` of `include/uapi/linux/p2pmem.h` allocates an object and returns
-//!   the offset to map it at. The object exists until `P2PMEM_IOC_FREE` or until the file is closed.
-//!   After that, its memory is free again when it is neither mapped nor under DMA any more.
+//!   the offset to map it at. The object exists until `P2PMEM_IOC_FREE`, or until the file is
+//!   closed. After that, its memory is free again when it is neither mapped nor under DMA any more.
 //!
 //! Memory is cleared when it is allocated, unless the same open file was the last to use it. Data
 //! can leak to another user in two cases:

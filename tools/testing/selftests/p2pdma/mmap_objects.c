@@ -54,11 +54,6 @@ static int map_error(int fd, size_t len, uint64_t offset)
 	return 0;
 }
 
-#define SKIP_SYSFS()	do {					\
-	if (variant->sysfs)					\
-		SKIP(return, "files in sysfs have no ioctls");	\
-} while (0)
-
 /* An object keeps its data and is mapped any number of times, until it is freed. */
 TEST_F_TIMEOUT(mmap, object, 120)
 {
@@ -67,7 +62,8 @@ TEST_F_TIMEOUT(mmap, object, 120)
 	uint64_t offset;
 	size_t i, len;
 
-	SKIP_SYSFS();
+	if (variant->sysfs)
+		SKIP(return, "files in sysfs have no ioctls");
 	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
 		len = sizes[i];
 		ASSERT_EQ(0, object_alloc(self->fd, len, &offset));
@@ -111,7 +107,8 @@ TEST_F_TIMEOUT(mmap, object_owner, 90)
 	uint64_t offset, other;
 	int fd;
 
-	SKIP_SYSFS();
+	if (variant->sysfs)
+		SKIP(return, "files in sysfs have no ioctls");
 	fd = open(self->node, O_RDWR | O_CLOEXEC);
 	ASSERT_LE(0, fd);
 	ASSERT_EQ(0, object_alloc(fd, SZ_4M, &offset));
@@ -130,7 +127,8 @@ TEST_F_TIMEOUT(mmap, object_limit, 90)
 	struct p2pmem_info before, info;
 	uint64_t offset, second;
 
-	SKIP_SYSFS();
+	if (variant->sysfs)
+		SKIP(return, "files in sysfs have no ioctls");
 	ASSERT_EQ(0, object_info(self->fd, &before));
 	EXPECT_EQ(self->available, before.size - before.used);
 	EXPECT_EQ(0, before.allocated);
@@ -163,7 +161,8 @@ TEST_F_TIMEOUT(mmap, object_invalid, 90)
 	uint64_t offset;
 	void *ro;
 
-	SKIP_SYSFS();
+	if (variant->sysfs)
+		SKIP(return, "files in sysfs have no ioctls");
 	EXPECT_EQ(-EINVAL, object_alloc(self->fd, 0, &offset));
 	EXPECT_EQ(-EINVAL, object_alloc(self->fd, SZ_4K + 8, &offset));
 	EXPECT_EQ(-ENOSPC, object_alloc(self->fd, self->available + SZ_4K, &offset));
@@ -202,7 +201,8 @@ TEST_F_TIMEOUT(mmap, object_unbind, 90)
 	int old = self->fd;
 	void *mem;
 
-	SKIP_SYSFS();
+	if (variant->sysfs)
+		SKIP(return, "files in sysfs have no ioctls");
 	ASSERT_EQ(0, object_alloc(old, SZ_4M, &offset));
 	ASSERT_EQ(0, object_alloc(old, SZ_1M, &idle));
 	mem = map_file(old, SZ_4M, offset);

@@ -84,6 +84,19 @@ static void close_all(const struct _test_data_nvme_child *self)
 	close(self->fd);
 }
 
+/* The N of /dev/nvme<N>, or a negative errno. */
+static int controller_number(const struct _test_data_nvme_child *self)
+{
+	static const char prefix[] = "/dev/nvme";
+	char path[64];
+	int ret;
+
+	ret = nvme_disk(&self->fn, path, sizeof(path));
+	if (ret)
+		return ret;
+	return strncmp(path, prefix, strlen(prefix)) ? -EINVAL : atoi(path + strlen(prefix));
+}
+
 /* Write data from RAM to the disk, read and compare them, until told to stop. */
 static pid_t use_disk(int disk, struct loop *loop)
 {
@@ -189,15 +202,15 @@ FIXTURE_TEARDOWN_PARENT(nvme_child)
 TEST_F_TIMEOUT(nvme_child, topology, 60)
 {
 	char path[PATH_MAX], child[64], link[PATH_MAX], want[PATH_MAX];
-	unsigned int id, nr, disk_nr, ns;
+	int nr;
 
+	nr = controller_number(self);
+	ASSERT_LE(0, nr);
 	ASSERT_EQ(0, child_name(&self->fn, child, sizeof(child)));
-	ASSERT_EQ(1, sscanf(child, "nvme.cmb.%u", &id));
-	ASSERT_EQ(0, nvme_disk(&self->fn, path, sizeof(path)));
-	ASSERT_EQ(2, sscanf(path, "/dev/nvme%un%u", &disk_nr, &ns));
-	EXPECT_EQ(disk_nr, id);
-	ASSERT_EQ(1, sscanf(self->node, "/dev/nvme-cmb%u", &nr));
-	EXPECT_EQ(disk_nr, nr);
+	snprintf(want, sizeof(want), "nvme.cmb.%d", nr);
+	EXPECT_STREQ(want, child);
+	snprintf(want, sizeof(want), "/dev/nvme-cmb%d", nr);
+	EXPECT_STREQ(want, self->node);
 
 	snprintf(path, sizeof(path), "/sys/class/misc/%s/device/..", strrchr(self->node, '/') + 1);
 	ASSERT_NE(NULL, realpath(path, link));
@@ -289,17 +302,16 @@ TEST_F_TIMEOUT(nvme_child, child_unbound, 120)
 TEST_F_TIMEOUT(nvme_child, reset, 180)
 {
 	struct loop *loops = ram_map_shared(SZ_4K);
-	char path[256], disk[64];
-	unsigned int nr;
+	int nr = controller_number(self);
+	char path[256];
 	pid_t pids[2];
 	uint64_t val;
 	int round, i;
 	void *mem;
 
 	ASSERT_NE(NULL, loops);
-	ASSERT_EQ(0, nvme_disk(&self->fn, disk, sizeof(disk)));
-	ASSERT_EQ(1, sscanf(disk, "/dev/nvme%u", &nr));
-	snprintf(path, sizeof(path), "/sys/class/nvme/nvme%u/reset_controller", nr);
+	ASSERT_LE(0, nr);
+	snprintf(path, sizeof(path), "/sys/class/nvme/nvme%d/reset_controller", nr);
 	mem = map_file(self->fd, SZ_4M, 0);
 	ASSERT_NE(NULL, mem);
 	pids[0] = use_disk(self->disk, &loops[0]);

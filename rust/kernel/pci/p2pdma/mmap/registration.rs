@@ -105,8 +105,9 @@ impl<'a, T: Operations> Registration<'a, T> {
         }
     };
 
-    /// Creates the device node `T::NAME` followed by a number. For a child on the auxiliary bus this
-    /// is its id, if that is free and below 1024; otherwise it is the lowest number that is free.
+    /// Creates the device node `T::NAME` followed by a number. For a child on the auxiliary bus,
+    /// this is its id if that is free and below 1024; otherwise it is the lowest number that is
+    /// free.
     ///
     /// `parent` is the device that the driver is bound to: the PCI function that has the memory, or
     /// a child of it on the auxiliary bus.

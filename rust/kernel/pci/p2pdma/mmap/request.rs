@@ -108,6 +108,8 @@ impl<T: Operations> Request<'_, T> {
 
     /// Calls `f` with the registration data, which stay valid during the call.
     ///
+    /// This takes `&mut self`, so that `f` cannot call [`Request::enter_with_peer`].
+    ///
     /// Dropping the registration, and hence unbinding the device, waits for `f`. So `f` must
     /// neither access user memory, nor wait for user space, nor take the lock of the device, nor
     /// drop the registration.
@@ -116,7 +118,7 @@ impl<T: Operations> Request<'_, T> {
     ///
     /// `ENODEV` if the registration has been dropped, and the errors of `f`.
     pub fn enter<R>(
-        &self,
+        &mut self,
         f: impl for<'d, 'a> FnOnce(&'d T::RegistrationData<'a>) -> Result<R>,
     ) -> Result<R> {
         let active = self.context.domain().enter()?;
@@ -137,7 +139,7 @@ impl<T: Operations> Request<'_, T> {
     /// `EBUSY` if `peer` has no driver, `EINTR` if a signal arrives while it waits, and those of
     /// [`Request::enter`].
     pub fn enter_with_peer<R>(
-        &self,
+        &mut self,
         peer: &pci::Device,
         f: impl for<'d, 'a> FnOnce(&'d T::RegistrationData<'a>, Endpoint<'_>) -> Result<R>,
     ) -> Result<R> {

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: GPL-2.0
+// error: lifetime
+//! A driver cannot use the pool of the parent for longer than its own device is bound.
+
+use kernel::{auxiliary, device::Core, pci::p2pdma::Pool, prelude::*};
+
+fn keep(adev: &auxiliary::Device<Core<'_>>) -> Result<Pool<'static>> {
+    adev.p2pdma_pool()
+}
