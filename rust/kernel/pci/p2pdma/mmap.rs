@@ -40,9 +40,10 @@
 //! `Domain::backings` and `Backing::extents` are also taken without the locks before them.
 //!
 //! With the lock of the parent device held, and with that of the PCI function if this is being
-//! unbound, `Domain::revoke` waits for the readers of `Domain::srcu`, and removing the debugfs files
-//! waits for their readers. So code in the scope of an `Active` must not access user memory, which
-//! could wait for user space. It must not wait for the lock of a device either. [`PageAllocator::free`] may take raw spin locks only.
+//! unbound, `Domain::revoke` waits for the readers of `Domain::srcu`, and removing the debugfs
+//! files waits for their readers. So code in the scope of an `Active` must not access user memory,
+//! which could wait for user space. It must not wait for the lock of a device either.
+//! [`PageAllocator::free`] may take raw spin locks only.
 //!
 //! # Examples
 //!
