@@ -9,13 +9,17 @@
 
 # In the guest: each program of the target, with a mark before and after it. The nodes of
 # sample drivers and of nvme's child do what other nodes do: unless all is wanted, the
-# tests of mappings run with them in one guest only.
+# tests of mappings run with them in one guest only. The others also repeat what they
+# repeat half as often.
 run_all()
 {
 	printf 'fixes="%s" all="%s"\n' "$(fix_programs | paste -sd' ')" "$all"
 	cat <<-'END'
 	cd "$KSELFTEST" || exit
 	limit=600
+	if [ "$P2PDMA_KERNEL.$P2PDMA_TOPOLOGY" != release.switch ] && [ -z "$all" ]; then
+		export P2PDMA_ROUNDS=10 P2PDMA_FUZZ_SECONDS=10
+	fi
 	[ "$P2PDMA_KERNEL" = release ] || limit=1200
 	sed -n 's/^p2pdma://p' kselftest-list.txt | while read -r name; do
 		# In the debug kernel the suite fixes runs these.
