@@ -103,6 +103,9 @@ impl Device<device::Core<'_>> {
         to_result(unsafe {
             bindings::pci_p2pdma_add_resource(self.as_raw(), num, size, range.start)
         })?;
+        // SAFETY: `self` is a valid device. Its children are deleted before devres releases the
+        // pool: see `auxiliary::Registration`.
+        unsafe { bindings::pci_p2pmem_lend(self.as_raw()) };
 
         // CAST: `PCI_P2PDMA` depends on `64BIT`.
         //
@@ -139,25 +142,27 @@ impl auxiliary::Device<device::Core<'_>> {
     /// # Errors
     ///
     /// - `EINVAL` if the parent is no PCI function.
-    /// - `ENODEV` if the parent has no pool.
+    /// - `ENODEV` if the parent has no pool, or if its driver is written in C and has not called
+    ///   `pci_p2pmem_lend()`.
     pub fn p2pdma_pool(&self) -> Result<Pool<'_>> {
         let dev = self.function()?;
 
         // SAFETY: `dev` is a valid device.
         let pagemap = unsafe { bindings::pci_p2pmem_pagemap(dev.as_raw()) };
         let pagemap = NonNull::new(pagemap).ok_or(ENODEV)?;
-        // SAFETY: The pagemap is set up, and keeps its range until `dev` is unbound, which is after
-        // `self`. It has one range, so the field of the union is valid.
+        // SAFETY: The pagemap is set up, and keeps its range until devres of `dev` releases it,
+        // which is after `self` has been unbound: the pool is lent. It has one range, so the field
+        // of the union is valid.
         let range = unsafe { (*pagemap.as_ptr()).__bindgen_anon_1.range.as_ref() };
         // CAST: `PCI_P2PDMA` depends on `64BIT`.
         let nr_pages = ((range.end + 1 - range.start) >> PAGE_SHIFT) as usize;
 
         // INVARIANT: The function returns pagemaps of the device's pool only. devres keeps the pool
-        // until the device is unbound.
+        // until `self` has been unbound: the pool is lent.
         Ok(Pool {
             dev,
             // SAFETY: The pagemap is one of a pool, so it has this type. devres keeps it and its
-            // provider until `dev` has been unbound, which is after the lifetime of `self`.
+            // provider until `self` has been unbound: the pool is lent.
             pagemap: unsafe { DevPagemap::from_raw(pagemap.as_ptr()) },
             nr_pages,
         })
@@ -170,7 +175,7 @@ impl auxiliary::Device<device::Core<'_>> {
 ///
 /// # Invariants
 ///
-/// `dev` has a pool of peer-to-peer DMA memory for as long as it is bound. `pagemap` is the pagemap
+/// `dev` has a pool of peer-to-peer DMA memory for the lifetime of `'a`. `pagemap` is the pagemap
 /// of `nr_pages` pages of that pool.
 #[derive(Copy, Clone)]
 pub struct Pool<'a> {

@@ -5,6 +5,7 @@
  * environment variables.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -27,6 +28,17 @@
 
 /* Where use_disk() writes to the disk; other tests use what is before that. */
 #define OTHER_OFFSET	(DISK_OFFSET + SZ_16M)
+
+/* Controller properties, as indices of 32-bit words. */
+enum {
+	CAP_HI = 0x04 / 4,
+	CMBMSC_LO = 0x50 / 4,
+	CMBMSC_HI = 0x54 / 4,
+};
+
+#define CAP_HI_CMBS	(1u << 25)
+#define CMBMSC_CRE	(1u << 0)
+#define CMBMSC_CMSE	(1u << 1)
 
 /* The teardown runs in another process, which shares this structure. */
 FIXTURE(nvme_child)
@@ -84,17 +96,34 @@ static void close_all(const struct _test_data_nvme_child *self)
 	close(self->fd);
 }
 
-/* The N of /dev/nvme<N>, or a negative errno. */
+/*
+ * The N of /dev/nvme<N>, or a negative errno. The names of disks do not tell it:
+ * with multipath they have the number of the subsystem.
+ */
 static int controller_number(const struct _test_data_nvme_child *self)
 {
-	static const char prefix[] = "/dev/nvme";
-	char path[64];
-	int ret;
+	DIR *dir = opendir(pci_fn_path(&self->fn, "nvme"));
+	struct dirent *entry;
+	int nr = -ENODEV;
 
-	ret = nvme_disk(&self->fn, path, sizeof(path));
-	if (ret)
-		return ret;
-	return strncmp(path, prefix, strlen(prefix)) ? -EINVAL : atoi(path + strlen(prefix));
+	if (!dir)
+		return -errno;
+	while ((entry = readdir(dir)))
+		if (sscanf(entry->d_name, "nvme%d", &nr) == 1)
+			break;
+	closedir(dir);
+	return nr;
+}
+
+static int reset_controller(const struct _test_data_nvme_child *self)
+{
+	char path[64];
+	int nr = controller_number(self);
+
+	if (nr < 0)
+		return nr;
+	snprintf(path, sizeof(path), "/sys/class/nvme/nvme%d/reset_controller", nr);
+	return file_write(path, "1");
 }
 
 /* Write data from RAM to the disk, read and compare them, until told to stop. */
@@ -302,23 +331,19 @@ TEST_F_TIMEOUT(nvme_child, child_unbound, 120)
 TEST_F_TIMEOUT(nvme_child, reset, 180)
 {
 	struct loop *loops = ram_map_shared(SZ_4K);
-	int nr = controller_number(self);
-	char path[256];
 	pid_t pids[2];
 	uint64_t val;
 	int round, i;
 	void *mem;
 
 	ASSERT_NE(NULL, loops);
-	ASSERT_LE(0, nr);
-	snprintf(path, sizeof(path), "/sys/class/nvme/nvme%d/reset_controller", nr);
 	mem = map_file(self->fd, SZ_4M, 0);
 	ASSERT_NE(NULL, mem);
 	pids[0] = use_disk(self->disk, &loops[0]);
 	pids[1] = use_disk(self->peer.disk, &loops[1]);
 	for (round = 0; round < number_from_env("P2PDMA_ROUNDS", 20) / 4; round++) {
 		EXPECT_EQ(0, own_dma(self, mem, SZ_1M));
-		ASSERT_EQ(0, file_write(path, "1"));
+		ASSERT_EQ(0, reset_controller(self));
 		EXPECT_EQ(0, try_read64(mem, &val));
 		EXPECT_EQ(0, try_write64(mem + SZ_4M - SZ_4K, round));
 		EXPECT_EQ(0, own_dma(self, mem, SZ_4M));
@@ -333,6 +358,43 @@ TEST_F_TIMEOUT(nvme_child, reset, 180)
 	}
 	ASSERT_EQ(0, munmap(mem, SZ_4M));
 	EXPECT_TRUE(drained(self));
+}
+
+/*
+ * Resets that clear CMBMSC, such as a Function Level Reset, disable the CMB until
+ * nvme enables it again. QEMU has none, so clear the register by hand.
+ */
+TEST_F_TIMEOUT(nvme_child, cmb_disabled, 60)
+{
+	volatile uint32_t *regs;
+	uint32_t lo, hi;
+	void *mem;
+	int fd;
+
+	mem = map_file(self->fd, SZ_1M, 0);
+	ASSERT_NE(NULL, mem);
+	fd = open(pci_fn_path(&self->fn, "resource0"), O_RDWR | O_SYNC | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	regs = map_file(fd, SZ_4K, 0);
+	close(fd);
+	if (!regs)
+		SKIP(return, "cannot map the controller's registers");
+	if (!(regs[CAP_HI] & CAP_HI_CMBS))
+		SKIP(return, "the CMB is always enabled");
+	lo = regs[CMBMSC_LO];
+	hi = regs[CMBMSC_HI];
+	EXPECT_EQ(CMBMSC_CRE | CMBMSC_CMSE, lo & (CMBMSC_CRE | CMBMSC_CMSE));
+
+	regs[CMBMSC_LO] = 0;
+	regs[CMBMSC_HI] = 0;
+	EXPECT_EQ(0, regs[CMBMSC_LO]);
+	ASSERT_EQ(0, reset_controller(self));
+	EXPECT_EQ(lo, regs[CMBMSC_LO]);
+	EXPECT_EQ(hi, regs[CMBMSC_HI]);
+	EXPECT_EQ(0, own_dma(self, mem, SZ_1M));
+	EXPECT_EQ(self->peer.dma, dma_in(self->peer.disk, mem, SZ_1M));
+	ASSERT_EQ(0, munmap((void *)regs, SZ_4K));
+	ASSERT_EQ(0, munmap(mem, SZ_1M));
 }
 
 /* Unbinding or removing the controller takes child and memory away. */
