@@ -205,6 +205,12 @@ vm_boot_once()
 			# QEMU aborts if it is plugged in with memory that it had before.
 			monitor P2PDMA_PLUG "object_del bar" "object_add $(topology_memory)" \
 				"device_add $(topology_other)"
+			# The drive goes with its device.
+			monitor P2PDMA_UNPLUG_CMB "device_del cmb"
+			monitor P2PDMA_PLUG_CMB "drive_add 0 $(topology_disk "$job")" "device_add $(topology_cmb)"
+			# Bits 8 to 10 of the port's Slot Control: power indicator and power are off.
+			# shellcheck disable=SC2016 # for the guest's shell
+			echo 'P2PDMA_SURPRISE='\''cut() { setpci -s "$(basename "$(dirname "$(realpath "/sys/bus/pci/devices/$1")")")" CAP_EXP+18.w=700:700; }; cut'\'
 		fi
 		monitor P2PDMA_SLOW "block_set_io_throttle disk1 262144 0 0 0 0 0"
 		monitor P2PDMA_FAST "block_set_io_throttle disk1 0 0 0 0 0 0"

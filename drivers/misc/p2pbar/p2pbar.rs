@@ -185,7 +185,7 @@ impl mmap::Operations for P2pbar {
     const NAME: &'static CStr = c"p2pbar";
     // The BAR may be any BAR of any device.
     const LOCKDOWN: Lockdown = Lockdown::Refuse;
-    // Of `MEM`, `UAR_NC` and `UAR_WC`.
+    // Of `P2PBAR_MEM`, `P2PBAR_UAR_NC` and `P2PBAR_UAR_WC`, in this order.
     const TYPES: &'static [ObjectSize] = &[ObjectSize::Any, ObjectSize::Page, ObjectSize::Page];
     const IOCTLS: &'static [u32] = &[PEER];
 

@@ -14,8 +14,8 @@
 //!   controllers to it through `driver_override`.
 //!
 //! User space maps the memory through `/dev/nvme-cmb<N>` as it does through `p2pmem/allocate` in
-//! sysfs. Memory that the node allocates is cleared, unless the same open file was the last to use
-//! it.
+//! sysfs, or allocates objects by the ioctls of `include/uapi/linux/p2pmem.h`. Memory that the node
+//! allocates is cleared, unless the same open file was the last to use it.
 //!
 //! Reference: NVM Express Base Specification, "Controller Properties" and "Controller Memory
 //! Buffer".
@@ -32,11 +32,7 @@ use kernel::{
         self,
         p2pdma::{
             self,
-            mmap::{
-                self,
-                Lockdown,
-                Source, //
-            },
+            mmap, //
         }, //
     },
     prelude::*,
@@ -311,16 +307,20 @@ fn check(pool: &p2pdma::Pool<'_>, cba: u64, size: u64) -> Result {
 /// The driver.
 struct NvmeCmb;
 
+/// A device node. When the controller or the child is unbound, the node is dropped, which revokes
+/// the memory that user space has mapped.
+type Node<'bound> = mmap::Registration<'bound, NvmeCmb>;
+
 #[vtable]
 impl mmap::Operations for NvmeCmb {
     type RegistrationData<'a> = ();
 
     const NAME: &'static CStr = c"nvme-cmb";
     // A CMB is memory by its specification.
-    const LOCKDOWN: Lockdown = Lockdown::Allow;
+    const LOCKDOWN: mmap::Lockdown = mmap::Lockdown::Allow;
 }
 
-// No controller is bound to the driver automatically, so there are no device IDs.
+// The administrator binds PCI functions to the driver, so there are no PCI IDs.
 kernel::pci_device_table!(NO_IDS, <NvmeCmb as pci::Driver>::IdInfo, []);
 
 impl NvmeCmb {
@@ -328,8 +328,8 @@ impl NvmeCmb {
     fn node<'bound>(
         parent: &'bound impl p2pdma::Owner,
         pool: p2pdma::Pool<'bound>,
-    ) -> Result<mmap::Registration<'bound, Self>> {
-        mmap::Registration::new(parent, &[Source::pool(c"cmb", pool)], |_| Ok(()))
+    ) -> Result<Node<'bound>> {
+        Node::new(parent, &[mmap::Source::pool(c"cmb", pool)], |_| Ok(()))
     }
 
     /// Finds the CMB, enables it, and adds it to the pool of the device.
@@ -390,7 +390,7 @@ impl NvmeCmb {
 
 impl pci::Driver for NvmeCmb {
     type IdInfo = ();
-    type Data<'bound> = mmap::Registration<'bound, Self>;
+    type Data<'bound> = Node<'bound>;
 
     const ID_TABLE: pci::IdTable<Self::IdInfo> = &NO_IDS;
 
@@ -411,7 +411,7 @@ kernel::auxiliary_device_table!(
 
 impl auxiliary::Driver for NvmeCmb {
     type IdInfo = ();
-    type Data<'bound> = mmap::Registration<'bound, Self>;
+    type Data<'bound> = Node<'bound>;
 
     const ID_TABLE: auxiliary::IdTable<Self::IdInfo> = &AUX_TABLE;
 

@@ -212,8 +212,8 @@ fn create<A: PageAllocator>(
 
     // SAFETY: `provider` is that of the BAR. `check()` has checked that the range lies within the
     // BAR, is aligned, and is not empty. devres releases the provider when `pdev` has been unbound.
-    // That is later than the pagemap: either that belongs to a child of `pdev`, or it is registered
-    // later.
+    // That is later than the pagemap is released: the pagemap either belongs to a child of `pdev`,
+    // or is registered with devres of `pdev` after the provider.
     let pagemap = unsafe { Pagemap::new(provider, phys.clone(), mode, pdev.as_ref(), allocator) };
     let pagemap = KBox::pin_init::<Error>(pagemap, GFP_KERNEL).inspect_err(|e| {
         dev_err!(

@@ -39,10 +39,11 @@
 //!
 //! `Domain::backings` and `Backing::extents` are also taken without the locks before them.
 //!
-//! With the lock of the parent device held, and with that of the PCI function if this is being
-//! unbound, `Domain::revoke` waits for the readers of `Domain::srcu`, and removing the debugfs
-//! files waits for their readers. So code in the scope of an `Active` must not access user memory,
-//! which could wait for user space. It must not wait for the lock of a device either.
+//! With the lock of the device that the driver is bound to held, and also that of the PCI function
+//! if the function is being unbound, `Domain::revoke` waits for the readers of `Domain::srcu`, and
+//! removing the debugfs files waits for their readers. So code in the scope of an `Active` must not
+//! access user memory, which could wait for user space. It must not wait for the lock of a device
+//! either.
 //! [`PageAllocator::free`] may take raw spin locks only.
 //!
 //! # Examples
@@ -150,7 +151,8 @@ pub enum ObjectSize {
 /// The part of a device node that is up to the driver, see [`Registration`].
 #[vtable]
 pub trait Operations: Sized + Send + Sync + 'static {
-    /// Data that the registration owns. They may borrow from the bound parent device.
+    /// Data that the registration owns. They may borrow from the device that the driver is bound
+    /// to.
     type RegistrationData<'a>: Send + Sync + 'a
     where
         Self: 'a;
@@ -164,8 +166,8 @@ pub trait Operations: Sized + Send + Sync + 'static {
     /// Whether user space may open the nodes when the kernel is locked down.
     const LOCKDOWN: Lockdown;
 
-    /// The types of memory, as user space names them by their index: how large objects may be. The
-    /// source with the same index has the memory of the type.
+    /// The object sizes that each type of memory allows. User space names a type by its index in
+    /// this array, which is also the index of its source in the `sources` of [`Registration::new`].
     const TYPES: &'static [ObjectSize] = &[ObjectSize::Any];
 
     /// The numbers of the ioctls that [`Self::ioctl`] handles, in addition to those of
@@ -184,7 +186,8 @@ pub trait Operations: Sized + Send + Sync + 'static {
         usize::MAX
     }
 
-    /// Handles an ioctl, one of [`Self::IOCTLS`]. Others fail with `ENOTTY` without a call of this.
+    /// Handles an ioctl, one of [`Self::IOCTLS`]. The abstraction handles the ioctls of
+    /// `include/uapi/linux/p2pmem.h`, and fails all others with `ENOTTY`.
     ///
     /// May sleep.
     fn ioctl(_request: &mut Request<'_, Self>) -> Result {

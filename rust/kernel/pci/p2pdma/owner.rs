@@ -26,10 +26,10 @@ mod private {
 ///
 /// Only the callbacks of the bus get such a device: see [`Core`].
 pub trait Owner: private::Sealed {
-    /// The same device, without the rights of a callback of the bus.
+    /// The type of the same device with the device context [`Bound`] instead of [`Core`].
     type Bound: 'static;
 
-    /// Returns the same device, without the rights of a callback of the bus.
+    /// Returns the same device with the device context [`Bound`] instead of [`Core`].
     fn bound(&self) -> &Self::Bound;
 
     /// Returns the device as a [`Device`].
@@ -42,7 +42,7 @@ pub trait Owner: private::Sealed {
     /// `EINVAL` if the device is a child of something else than a PCI function.
     fn function(&self) -> Result<&pci::Device<Bound>>;
 
-    /// Returns the number of the device among the children of this kind, if it is one.
+    /// Returns the id of the auxiliary device, or [`None`] for a PCI function.
     fn number(&self) -> Option<usize>;
 }
 

@@ -50,11 +50,6 @@ static bool has_child(const struct _test_data_child *self)
 	return !child_name(&self->fn, name, sizeof(name));
 }
 
-static bool is_present(const struct pci_fn *fn)
-{
-	return !access(pci_fn_path(fn, "config"), F_OK);
-}
-
 /* A process that lets the peer write to @mem until the memory is gone. */
 static pid_t start_dma(const struct _test_data_child *self, void *mem)
 {
@@ -191,49 +186,6 @@ TEST_F_TIMEOUT(child, rounds, 240)
 		close(self->fd);
 		ASSERT_EQ(0, open_node(self));
 	}
-}
-
-/* The parent is removed from its slot, and with it the child and the memory. */
-TEST_F_TIMEOUT(child, unplug, 150)
-{
-	const char *unplug = getenv("P2PDMA_UNPLUG"), *plug = getenv("P2PDMA_PLUG");
-	int old = self->fd, ret = -ENODEV, tries;
-	uint64_t val;
-	pid_t pid;
-	void *mem;
-
-	if (!unplug || !plug)
-		SKIP(return, "P2PDMA_UNPLUG and P2PDMA_PLUG are not set");
-	mem = map_file(self->fd, SZ_4M, 0);
-	ASSERT_NE(NULL, mem);
-	page_mark(mem, SZ_4M, 1);
-	pid = start_dma(self, mem);
-	ASSERT_LE(0, pid);
-
-	ASSERT_EQ(0, system(unplug));
-	EXPECT_TRUE(WAIT_FOR(!is_present(&self->fn), 30000));
-	EXPECT_EQ(SIGBUS, try_read64(mem, &val));
-	EXPECT_EQ(0, wait_child(pid, 10000));
-	EXPECT_EQ(NULL, map_file(self->fd, SZ_4K, 0));
-	EXPECT_EQ(ENODEV, errno);
-
-	/* The slot may not be ready right after the removal. */
-	for (tries = 0; tries < 10 && !is_present(&self->fn); tries++) {
-		ASSERT_EQ(0, system(plug));
-		WAIT_FOR(is_present(&self->fn), 3000);
-	}
-	for (tries = 0; tries < 100 && ret; tries++) {
-		ret = pci_fn_rebind(&self->fn, DRIVER);
-		usleep(50 * 1000);
-	}
-	ASSERT_EQ(0, ret);
-	ASSERT_EQ(0, open_node(self));
-	EXPECT_EQ(NULL, map_file(old, SZ_4K, 0));
-	EXPECT_EQ(SIGBUS, try_read64(mem, &val));
-	ASSERT_EQ(0, munmap(mem, SZ_4M));
-	mem = map_file(self->fd, SZ_4M, 0);
-	ASSERT_NE(NULL, mem);
-	EXPECT_EQ(self->peer.dma, dma_in(self->peer.disk, mem, SZ_4M));
 }
 
 TEST_HARNESS_MAIN

@@ -222,7 +222,7 @@ TEST_F_TIMEOUT(mmap, bind_allocations_fail, 600)
 	if (variant->sysfs)
 		SKIP(return, "the variant nvme_cmb tests the same driver");
 	if (variant->function)
-		SKIP(return, "probing the child may fail, but not that of the function");
+		SKIP(return, "binding the function succeeds even if probing the child fails");
 	if (!pci_fn_read(&self->fn, "numa_node", buf, sizeof(buf)) && atoi(buf) >= 0)
 		SKIP(return, "several NUMA nodes: another task probes");
 	if (!faults_ready() || !faults_exempt("arch_add_memory", "add_pages"))

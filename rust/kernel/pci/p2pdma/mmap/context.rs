@@ -248,8 +248,8 @@ impl Context {
     ) -> Result<Arc<Object>> {
         let backend = active.source(source)?;
 
-        // Fail early: allocating clears memory, which would be in vain. For less than a large
-        // folio, asking takes about as long as trying.
+        // Fail early: allocating clears memory, which would be in vain. For less than the largest
+        // folio, this check takes about as long as trying.
         if nr_pages >= 1 << MAX_ORDER
             && nr_pages > backend.nr_pages().saturating_sub(backend.nr_used())
         {

@@ -58,7 +58,7 @@ impl Drop for Revoker {
 }
 
 /// The parts of a registration, without its lifetime. They are dropped with the [`Registration`],
-/// or by devres when the parent is unbound, whichever comes first.
+/// or by devres when the device is unbound, whichever comes first.
 struct Owned<T: Operations> {
     // The fields are dropped in this order: the node and the debugfs files are removed, then the
     // memory is revoked. Nothing uses `_data` after that.
@@ -77,7 +77,7 @@ struct Owned<T: Operations> {
 /// unbound, the release of the memory waits for DMA that is under way, and for folios that the
 /// driver keeps.
 ///
-/// If the registration is forgotten, devres does the same when the parent is unbound.
+/// If the registration is forgotten, devres does the same when the device is unbound.
 ///
 /// The folder `p2pdma/<node>` in debugfs has two files. `memory` has a line for each source.
 /// `peers` has a line for each PCI function that is bound to a driver.
@@ -109,15 +109,15 @@ impl<'a, T: Operations> Registration<'a, T> {
     /// this is its id if that is free and below 1024; otherwise it is the lowest number that is
     /// free.
     ///
-    /// `parent` is the device that the driver is bound to: the PCI function that has the memory, or
+    /// `owner` is the device that the driver is bound to: the PCI function that has the memory, or
     /// a child of it on the auxiliary bus.
     ///
     /// Mapping a file at offset 0 allocates from the first of `sources`. User space allocates
     /// objects from any.
     ///
-    /// `data` is called with `parent` and returns the registration data, which the methods of `T`
-    /// get. The data may borrow from `parent`, but from nothing else with a lifetime, as they may
-    /// be used until the parent is unbound.
+    /// `data` is called with `owner` and returns the registration data, which the methods of `T`
+    /// get. The data may borrow from `owner`, but from nothing else with a lifetime, as they may
+    /// be used until the device is unbound.
     ///
     /// May sleep.
     ///
@@ -129,15 +129,15 @@ impl<'a, T: Operations> Registration<'a, T> {
     /// - `ENOMEM` if there is not enough memory.
     /// - Those of `data`, and those of `misc_register()`.
     pub fn new<P: Owner>(
-        parent: &'a P,
+        owner: &'a P,
         sources: &[Source<'a>],
         data: impl for<'b> FnOnce(&'b P::Bound) -> Result<T::RegistrationData<'b>>,
     ) -> Result<Self> {
         let () = Self::CHECKS;
         // Only the callbacks of the bound driver get an `Owner`. So the code of `T` exists until
-        // `parent` is unbound.
-        let dev: &'a Device<Bound> = parent.device();
-        let function: &Device<Bound> = parent.function()?.as_ref();
+        // `owner` is unbound.
+        let dev: &'a Device<Bound> = owner.device();
+        let function: &Device<Bound> = owner.function()?.as_ref();
 
         if sources.len() > T::TYPES.len() {
             return Err(EINVAL);
@@ -148,27 +148,28 @@ impl<'a, T: Operations> Registration<'a, T> {
             }
         }
 
-        let data = KBox::new(data(parent.bound())?, GFP_KERNEL)?;
+        let data = KBox::new(data(owner.bound())?, GFP_KERNEL)?;
         // SAFETY: Only the lifetime changes. The closure accepts any lifetime of its argument, so
-        // the data borrow from nothing but the parent, which exists for as long as it is bound.
-        // They are dropped by this function, or with `Owned`, which is when the parent is unbound,
-        // at the latest.
+        // the data borrow from nothing but `owner`, which exists for as long as it is bound. They
+        // are dropped by this function, or with `Owned`, which is when `owner` is unbound, at the
+        // latest.
         let data: KBox<T::RegistrationData<'static>> =
             unsafe { KBox::from_raw(KBox::into_raw(data).cast()) };
         let ptr = NonNull::from(&*data).cast();
 
         // SAFETY: `ptr` points to a `T::RegistrationData`, and only files of `Node<T>` below use
-        // the domain. The `Revoker` calls `revoke()` before the data are dropped, and when the
-        // parent is unbound, at the latest. devres releases the sources later than that: those that
-        // belong to the parent were registered before `Owned`, and those of a child's function stay
-        // until that is unbound. Others are not of this function, as checked above, or belong to
-        // another child: callbacks of that child get them, but not `parent`.
+        // the domain. The `Revoker` calls `revoke()` before the data are dropped, and when `owner`
+        // is unbound, at the latest. devres releases the sources later than that: those that belong
+        // to `owner` were registered before `Owned`, and those of a child's function stay until
+        // that is unbound. There are no others: sources of another function have been refused
+        // above, and only the callbacks of another child have that child's pagemaps, but they do
+        // not have `owner`.
         let domain = unsafe { Domain::new(sources, ptr) }?;
         let revoker = Revoker(domain.clone());
-        let name = Name::new(T::NAME, parent.number())?;
+        let name = Name::new(T::NAME, owner.number())?;
         let debugfs = Debugfs::new(&name, &domain)?;
         // SAFETY: Only the lifetime changes. The misc device, which uses the reference, is
-        // deregistered when the parent is unbound, at the latest.
+        // deregistered when `owner` is unbound, at the latest.
         let parent = unsafe { &*ptr::from_ref(dev) };
         let options = MiscDeviceOptions::new(&name).mode(T::MODE).parent(parent);
         let misc = KBox::pin_init::<Error>(

@@ -108,7 +108,8 @@ impl<T: Operations> Request<'_, T> {
 
     /// Calls `f` with the registration data, which stay valid during the call.
     ///
-    /// This takes `&mut self`, so that `f` cannot call [`Request::enter_with_peer`].
+    /// This takes `&mut self`, so that `f` cannot call [`Request::enter_with_peer`], which would
+    /// wait for the lock of another device while unbinding waits for `f`.
     ///
     /// Dropping the registration, and hence unbinding the device, waits for `f`. So `f` must
     /// neither access user memory, nor wait for user space, nor take the lock of the device, nor
