@@ -33,9 +33,10 @@ topology_about()	{ topology_field "$1" 7; }
 topology_other()	{ echo "ivshmem-plain,id=shm,memdev=bar,bus=sw3"; }
 topology_memory()	{ echo "memory-backend-ram,id=bar,size=256M,share=on"; }
 
-# QEMU's options for the NVMe disk with a CMB, and for its data: DIR has the file.
-topology_cmb()		{ echo "nvme,id=cmb,drive=disk0,serial=p2pdma-cmb,cmb_size_mb=${CMB_MB:-128},bus=sw1"; }
-topology_disk()		{ echo "if=none,id=disk0,format=raw,cache=unsafe,file=$1/cmb.img"; }
+# QEMU's options for the NVMe disk with a CMB, and for the drive ID with its data: DIR
+# has the file.
+topology_cmb()		{ echo "nvme,id=cmb,drive=$1,serial=p2pdma-cmb,cmb_size_mb=${CMB_MB:-128},bus=sw1"; }
+topology_disk()		{ echo "if=none,id=$1,format=raw,cache=unsafe,file.locking=off,file=$2/cmb.img"; }
 
 # topology_devices PLACEMENT DIR: QEMU's options for the three devices, one a
 # line. Virtio devices of the guest's own never sit below the switch: they would
@@ -55,8 +56,8 @@ topology_devices()
 			echo "-device pcie-root-port,id=sw$i,chassis=1,slot=$i"
 		done
 	fi
-	echo "-drive $(topology_disk "$dir")"
-	echo "-device $(topology_cmb)"
+	echo "-drive $(topology_disk disk0 "$dir")"
+	echo "-device $(topology_cmb disk0)"
 	echo "-drive if=none,id=disk1,format=raw,cache=unsafe,file=$dir/peer.img"
 	echo "-device nvme,id=peer,drive=disk1,serial=p2pdma-peer,bus=sw2"
 	echo "-object $(topology_memory)"

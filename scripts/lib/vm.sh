@@ -205,12 +205,18 @@ vm_boot_once()
 			# QEMU aborts if it is plugged in with memory that it had before.
 			monitor P2PDMA_PLUG "object_del bar" "object_add $(topology_memory)" \
 				"device_add $(topology_other)"
-			# The drive goes with its device.
 			monitor P2PDMA_UNPLUG_CMB "device_del cmb"
-			monitor P2PDMA_PLUG_CMB "drive_add 0 $(topology_disk "$job")" "device_add $(topology_cmb)"
-			# Bits 8 to 10 of the port's Slot Control: power indicator and power are off.
+			# QEMU keeps the drive if requests are in flight while the device goes. It
+			# crashes if they are when the device goes by surprise: so there is no
+			# P2PDMA_SURPRISE_CMB.
 			# shellcheck disable=SC2016 # for the guest's shell
-			echo 'P2PDMA_SURPRISE='\''cut() { setpci -s "$(basename "$(dirname "$(realpath "/sys/bus/pci/devices/$1")")")" CAP_EXP+18.w=700:700; }; cut'\'
+			monitor P2PDMA_PLUG_CMB "drive_add 0 $(topology_disk 'disk$N' "$job")" \
+				"device_add $(topology_cmb 'disk$N')" |
+				sed "s/='/='N=\$(cut -d. -f1 \/proc\/uptime); /"
+			# The port's Slot Control: power indicator (bits 8 and 9), power (10) and hot-plug
+			# interrupt (5) are off, which takes the device away, and then on again.
+			# shellcheck disable=SC2016 # for the guest's shell
+			echo 'P2PDMA_SURPRISE='\''cut() { setpci -s "$(basename "$(dirname "$(realpath "/sys/bus/pci/devices/$1")")")" CAP_EXP+18.w=700:720 CAP_EXP+18.w=120:720; }; cut'\'
 		fi
 		monitor P2PDMA_SLOW "block_set_io_throttle disk1 262144 0 0 0 0 0"
 		monitor P2PDMA_FAST "block_set_io_throttle disk1 0 0 0 0 0 0"

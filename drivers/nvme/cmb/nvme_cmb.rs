@@ -304,6 +304,9 @@ fn check(pool: &p2pdma::Pool<'_>, cba: u64, size: u64) -> Result {
     Ok(())
 }
 
+/// The name of the memory in debugfs.
+const SOURCE: &CStr = c"cmb";
+
 /// The driver.
 struct NvmeCmb;
 
@@ -324,12 +327,12 @@ impl mmap::Operations for NvmeCmb {
 kernel::pci_device_table!(NO_IDS, <NvmeCmb as pci::Driver>::IdInfo, []);
 
 impl NvmeCmb {
-    /// Creates the device node of `parent`.
+    /// Creates the device node of `owner`.
     fn node<'bound>(
-        parent: &'bound impl p2pdma::Owner,
-        pool: p2pdma::Pool<'bound>,
+        owner: &'bound impl p2pdma::Owner,
+        source: mmap::Source<'bound>,
     ) -> Result<Node<'bound>> {
-        Node::new(parent, &[mmap::Source::pool(c"cmb", pool)], |_| Ok(()))
+        Node::new(owner, &[source], |_| Ok(()))
     }
 
     /// Finds the CMB, enables it, and adds it to the pool of the device.
@@ -398,7 +401,7 @@ impl pci::Driver for NvmeCmb {
         pdev: &'bound pci::Device<Core<'_>>,
         _info: Option<&'bound Self::IdInfo>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
-        Self::add(pdev).and_then(|pool| Self::node(pdev, pool))
+        Self::add(pdev).and_then(|pool| Self::node(pdev, mmap::Source::pool(SOURCE, pool)))
     }
 }
 
@@ -420,7 +423,8 @@ impl auxiliary::Driver for NvmeCmb {
         _info: &'bound Self::IdInfo,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         // The driver of the controller has enabled the CMB and added it to the pool.
-        adev.p2pdma_pool().and_then(|pool| Self::node(adev, pool))
+        adev.p2pdma_pool(SOURCE)
+            .and_then(|source| Self::node(adev, source))
     }
 }
 

@@ -130,8 +130,9 @@ impl auxiliary::Device<device::Core<'_>> {
     /// Those of [`Device::p2pdma_pagemap`], and:
     ///
     /// - `EINVAL` if the parent is no PCI function.
-    /// - `EOPNOTSUPP` if the driver of the parent is not written in Rust. It might leave the
-    ///   deletion of its children to devres, which would release what pagemaps need before that.
+    /// - `EOPNOTSUPP` if the driver of the parent is written in C and has not called
+    ///   `pci_p2pdma_lend()`. It might leave the deletion of its children to devres, which would
+    ///   release what pagemaps need before that.
     /// - `EBUSY` if a part of the memory belongs to a pagemap of another child.
     ///
     /// # Examples
@@ -170,15 +171,7 @@ impl auxiliary::Device<device::Core<'_>> {
         mode: CacheMode,
         allocator: A,
     ) -> Result<&Pagemap<A>> {
-        let parent: &device::Device = self.function()?.as_ref();
-
-        // SAFETY: The parent is bound, so it has a driver.
-        let rust = unsafe { (*(*parent.as_raw()).driver).p_cb.post_unbind_rust }.is_some();
-        if !rust {
-            dev_err!(parent, "only children of drivers in Rust can have pagemaps\n");
-            return Err(EOPNOTSUPP);
-        }
-
+        self.lender()?;
         create(self, bar, range, mode, allocator)
     }
 }
@@ -202,8 +195,8 @@ fn create<A: PageAllocator>(
         return Err(EOPNOTSUPP);
     }
 
-    // SAFETY: `pdev` is a valid device. The caller is the driver of `pdev`, or that of a child of
-    // a driver in Rust, which `auxiliary::Registration` deletes before devres releases anything.
+    // SAFETY: `pdev` is a valid device. The caller is the driver of `pdev`, or that of a child that
+    // is deleted before devres of `pdev` releases anything: see `lender()`.
     to_result(unsafe { bindings::pcim_p2pdma_init(pdev.as_raw()) })?;
     // SAFETY: `pdev` is a valid device, for which `pcim_p2pdma_init()` has just succeeded. `num` is
     // the number of one of its BARs.

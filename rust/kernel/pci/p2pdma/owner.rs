@@ -3,7 +3,10 @@
 //! The devices whose drivers provide memory of a PCI function.
 
 #[cfg(CONFIG_AUXILIARY_BUS)]
-use crate::auxiliary;
+use crate::{
+    auxiliary,
+    bindings, //
+};
 use crate::{
     device::{
         Bound,
@@ -89,5 +92,31 @@ impl Owner for auxiliary::Device<Core<'_>> {
 
     fn number(&self) -> Option<usize> {
         usize::try_from(self.id()).ok()
+    }
+}
+
+#[cfg(CONFIG_AUXILIARY_BUS)]
+impl auxiliary::Device<Core<'_>> {
+    /// Returns the PCI function that is the parent, if its driver deletes the child before devres
+    /// releases any resource of the function.
+    ///
+    /// # Errors
+    ///
+    /// - `EINVAL` if the parent is no PCI function.
+    /// - `EOPNOTSUPP` if the driver of the parent is written in C and has not called
+    ///   `pci_p2pdma_lend()`.
+    pub(super) fn lender(&self) -> Result<&pci::Device<Bound>> {
+        let function = self.function()?;
+        let parent: &Device<Bound> = function.as_ref();
+
+        // SAFETY: The parent is bound, so it has a driver. Only drivers in Rust set the field:
+        // their children are deleted by then, see `auxiliary::delete_forgotten()`.
+        let rust = unsafe { (*(*parent.as_raw()).driver).p_cb.post_unbind_rust }.is_some();
+        // SAFETY: `function` is a valid device, which is bound.
+        if !rust && !unsafe { bindings::pci_p2pdma_is_lent(function.as_raw()) } {
+            dev_err!(parent, "the driver does not lend memory to its child devices\n");
+            return Err(EOPNOTSUPP);
+        }
+        Ok(function)
     }
 }

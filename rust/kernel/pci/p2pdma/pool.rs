@@ -5,7 +5,7 @@
 #[cfg(CONFIG_AUXILIARY_BUS)]
 use crate::{
     auxiliary,
-    pci::p2pdma::Owner, //
+    pci::p2pdma::mmap::Source, //
 };
 use crate::{
     bindings,
@@ -103,9 +103,6 @@ impl Device<device::Core<'_>> {
         to_result(unsafe {
             bindings::pci_p2pdma_add_resource(self.as_raw(), num, size, range.start)
         })?;
-        // SAFETY: `self` is a valid device. Its children are deleted before devres releases the
-        // pool: see `auxiliary::Registration`.
-        unsafe { bindings::pci_p2pmem_lend(self.as_raw()) };
 
         // CAST: `PCI_P2PDMA` depends on `64BIT`.
         //
@@ -131,7 +128,8 @@ impl Device<device::Core<'_>> {
 
 #[cfg(CONFIG_AUXILIARY_BUS)]
 impl auxiliary::Device<device::Core<'_>> {
-    /// Returns the pool of the PCI function that is the parent.
+    /// Returns the pool of the PCI function that is the parent, as a source for a device node.
+    /// `name` identifies the source in debugfs.
     ///
     /// If the driver of the parent has added several parts of memory, this is the part that was
     /// added first. Other users of the pool, such as the driver of the parent, keep what they have
@@ -142,30 +140,33 @@ impl auxiliary::Device<device::Core<'_>> {
     /// # Errors
     ///
     /// - `EINVAL` if the parent is no PCI function.
-    /// - `ENODEV` if the parent has no pool, or if its driver is written in C and has not called
-    ///   `pci_p2pmem_lend()`.
-    pub fn p2pdma_pool(&self) -> Result<Pool<'_>> {
-        let dev = self.function()?;
+    /// - `EOPNOTSUPP` if the driver of the parent is written in C and has not called
+    ///   `pci_p2pdma_lend()`.
+    /// - `ENODEV` if the parent has no pool.
+    pub fn p2pdma_pool(&self, name: &'static CStr) -> Result<Source<'_>> {
+        let dev = self.lender()?;
 
         // SAFETY: `dev` is a valid device.
         let pagemap = unsafe { bindings::pci_p2pmem_pagemap(dev.as_raw()) };
         let pagemap = NonNull::new(pagemap).ok_or(ENODEV)?;
         // SAFETY: The pagemap is set up, and keeps its range until devres of `dev` releases it,
-        // which is after `self` has been unbound: the pool is lent. It has one range, so the field
-        // of the union is valid.
+        // which is after `self` has been unbound: see `lender()`. It has one range, so the field of
+        // the union is valid.
         let range = unsafe { (*pagemap.as_ptr()).__bindgen_anon_1.range.as_ref() };
         // CAST: `PCI_P2PDMA` depends on `64BIT`.
         let nr_pages = ((range.end + 1 - range.start) >> PAGE_SHIFT) as usize;
 
         // INVARIANT: The function returns pagemaps of the device's pool only. devres keeps the pool
-        // until `self` has been unbound: the pool is lent.
-        Ok(Pool {
+        // until `self` has been unbound.
+        let pool = Pool {
             dev,
             // SAFETY: The pagemap is one of a pool, so it has this type. devres keeps it and its
-            // provider until `self` has been unbound: the pool is lent.
+            // provider until `self` has been unbound.
             pagemap: unsafe { DevPagemap::from_raw(pagemap.as_ptr()) },
             nr_pages,
-        })
+        };
+
+        Ok(Source::pool(name, pool))
     }
 }
 

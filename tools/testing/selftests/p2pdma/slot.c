@@ -37,6 +37,7 @@ FIXTURE_VARIANT(slot)
 	const char *module;	/* has the driver of the child */
 	const char *driver;	/* of the function */
 	const char *unplug;	/* the variables with the commands */
+	const char *surprise;
 	const char *plug;
 };
 
@@ -46,6 +47,7 @@ FIXTURE_VARIANT_ADD(slot, child)
 	.module = "rust_driver_p2pmem_child",
 	.driver = "rust_driver_p2pmem_child",
 	.unplug = "P2PDMA_UNPLUG",
+	.surprise = "P2PDMA_SURPRISE",
 	.plug = "P2PDMA_PLUG",
 };
 
@@ -55,6 +57,7 @@ FIXTURE_VARIANT_ADD(slot, nvme_child)
 	.module = "nvme_cmb",
 	.driver = "nvme",
 	.unplug = "P2PDMA_UNPLUG_CMB",
+	.surprise = "P2PDMA_SURPRISE_CMB",
 	.plug = "P2PDMA_PLUG_CMB",
 };
 
@@ -196,11 +199,11 @@ TEST_F_TIMEOUT(slot, unplug, 150)
 /* The function is gone before the kernel hears of it. */
 TEST_F_TIMEOUT(slot, surprise, 150)
 {
-	const char *command = getenv("P2PDMA_SURPRISE");
+	const char *command = getenv(variant->surprise);
 	char line[512];
 
 	if (!command)
-		SKIP(return, "P2PDMA_SURPRISE is not set");
+		SKIP(return, "%s is not set", variant->surprise);
 	snprintf(line, sizeof(line), "%s %s", command, self->fn.name);
 	empty_slot(_metadata, self, variant, line);
 }

@@ -22,10 +22,10 @@
  *   P2PDMA_UNPLUG, P2PDMA_PLUG
  *                             shell commands that ask for P2PDMA_OTHER to be
  *                             removed from its slot, and that put it back
- *   P2PDMA_UNPLUG_CMB, P2PDMA_PLUG_CMB
- *                             the same for P2PDMA_CMB
  *   P2PDMA_SURPRISE           a shell command that turns off the power of the slot of
  *                             a function, whose name is added as an argument
+ *   P2PDMA_UNPLUG_CMB, P2PDMA_SURPRISE_CMB, P2PDMA_PLUG_CMB
+ *                             the three for P2PDMA_CMB
  *   P2PDMA_ROUNDS=20          how often tests repeat what they repeat
  *   P2PDMA_SEED=1             the first random number of the fuzzers
  *   P2PDMA_FUZZ_SECONDS=20    how long each fuzzer runs, at most one hour

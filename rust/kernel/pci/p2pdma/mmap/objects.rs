@@ -37,6 +37,11 @@ const FREE: u32 = _IOW::<p2pmem_free>(MAGIC, 1);
 const LIMIT: u32 = _IOW::<p2pmem_limit>(MAGIC, 2);
 const INFO: u32 = _IOWR::<p2pmem_info>(MAGIC, 4);
 
+/// Returns whether [`ioctl`] handles `cmd`.
+pub(super) const fn handles(cmd: u32) -> bool {
+    matches!(cmd, ALLOC | FREE | LIMIT | INFO)
+}
+
 /// Implements the traits for copying an argument from and to user space.
 macro_rules! argument {
     ($($type:ty),*) => { $(

@@ -73,9 +73,9 @@ struct Owned<T: Operations> {
 ///
 /// Dropping the registration removes the node and its debugfs files, and revokes all memory: from
 /// then on, accesses to mappings get `SIGBUS`; `mmap()` on open files and [`Request::enter`] fail
-/// with `ENODEV`. A process cannot delay this by keeping a file or a mapping. When the device is
-/// unbound, the release of the memory waits for DMA that is under way, and for folios that the
-/// driver keeps.
+/// with `ENODEV`. A process cannot delay this by keeping a file or a mapping. A reader of the
+/// debugfs files, which is root, can: see [`mmap`](super). When the device is unbound, the release
+/// of the memory waits for DMA that is under way, and for folios that the driver keeps.
 ///
 /// If the registration is forgotten, devres does the same when the device is unbound.
 ///
@@ -100,6 +100,10 @@ impl<'a, T: Operations> Registration<'a, T> {
             assert!(
                 _IOC_SIZE(T::IOCTLS[i]) <= MAX_ARG,
                 "the argument of an ioctl is too large"
+            );
+            assert!(
+                !objects::handles(T::IOCTLS[i]),
+                "an ioctl has the number of one that each node has"
             );
             i += 1;
         }
