@@ -114,7 +114,10 @@ impl auxiliary::Device<Core<'_>> {
         let rust = unsafe { (*(*parent.as_raw()).driver).p_cb.post_unbind_rust }.is_some();
         // SAFETY: `function` is a valid device, which is bound.
         if !rust && !unsafe { bindings::pci_p2pdma_is_lent(function.as_raw()) } {
-            dev_err!(parent, "the driver does not lend memory to its child devices\n");
+            dev_err!(
+                parent,
+                "the driver does not lend memory to its child devices\n"
+            );
             return Err(EOPNOTSUPP);
         }
         Ok(function)

@@ -36,9 +36,9 @@ enum {
 	CMBMSC_HI = 0x54 / 4,
 };
 
-#define CAP_HI_CMBS	(1u << 25)
-#define CMBMSC_CRE	(1u << 0)
-#define CMBMSC_CMSE	(1u << 1)
+#define CAP_HI_CMBS	0x02000000
+#define CMBMSC_CRE	0x1
+#define CMBMSC_CMSE	0x2
 
 /* The teardown runs in another process, which shares this structure. */
 FIXTURE(nvme_child)
@@ -115,7 +115,7 @@ static int controller_number(const struct _test_data_nvme_child *self)
 	return nr;
 }
 
-static int reset_controller(const struct _test_data_nvme_child *self)
+static int reset_ctrl(const struct _test_data_nvme_child *self)
 {
 	char path[64];
 	int nr = controller_number(self);
@@ -345,7 +345,7 @@ TEST_F_TIMEOUT(nvme_child, reset, 180)
 	pids[1] = use_disk(self->peer.disk, &loops[1]);
 	for (round = 0; round < number_from_env("P2PDMA_ROUNDS", 20) / 4; round++) {
 		EXPECT_EQ(0, own_dma(self, mem, SZ_1M));
-		ASSERT_EQ(0, reset_controller(self));
+		ASSERT_EQ(0, reset_ctrl(self));
 		EXPECT_EQ(0, try_read64(mem, &val));
 		EXPECT_EQ(0, try_write64(mem + SZ_4M - SZ_4K, round));
 		EXPECT_EQ(0, own_dma(self, mem, SZ_4M));
@@ -362,14 +362,18 @@ TEST_F_TIMEOUT(nvme_child, reset, 180)
 	EXPECT_TRUE(drained(self));
 }
 
+static uint32_t reg_read(const uint32_t *reg)
+{
+	return __atomic_load_n(reg, __ATOMIC_SEQ_CST);
+}
+
 /*
  * Resets that clear CMBMSC, such as a Function Level Reset, disable the CMB until
  * nvme enables it again. QEMU has none, so clear the register by hand.
  */
 TEST_F_TIMEOUT(nvme_child, cmb_disabled, 60)
 {
-	volatile uint32_t *regs;
-	uint32_t lo, hi;
+	uint32_t *regs, lo, hi;
 	void *mem;
 	int fd;
 
@@ -381,21 +385,21 @@ TEST_F_TIMEOUT(nvme_child, cmb_disabled, 60)
 	close(fd);
 	if (!regs)
 		SKIP(return, "cannot map the controller's registers");
-	if (!(regs[CAP_HI] & CAP_HI_CMBS))
+	if (!(reg_read(&regs[CAP_HI]) & CAP_HI_CMBS))
 		SKIP(return, "the CMB is always enabled");
-	lo = regs[CMBMSC_LO];
-	hi = regs[CMBMSC_HI];
+	lo = reg_read(&regs[CMBMSC_LO]);
+	hi = reg_read(&regs[CMBMSC_HI]);
 	EXPECT_EQ(CMBMSC_CRE | CMBMSC_CMSE, lo & (CMBMSC_CRE | CMBMSC_CMSE));
 
-	regs[CMBMSC_LO] = 0;
-	regs[CMBMSC_HI] = 0;
-	EXPECT_EQ(0, regs[CMBMSC_LO]);
-	ASSERT_EQ(0, reset_controller(self));
-	EXPECT_EQ(lo, regs[CMBMSC_LO]);
-	EXPECT_EQ(hi, regs[CMBMSC_HI]);
+	__atomic_store_n(&regs[CMBMSC_LO], 0, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&regs[CMBMSC_HI], 0, __ATOMIC_SEQ_CST);
+	EXPECT_EQ(0, reg_read(&regs[CMBMSC_LO]));
+	ASSERT_EQ(0, reset_ctrl(self));
+	EXPECT_EQ(lo, reg_read(&regs[CMBMSC_LO]));
+	EXPECT_EQ(hi, reg_read(&regs[CMBMSC_HI]));
 	EXPECT_EQ(0, own_dma(self, mem, SZ_1M));
 	EXPECT_EQ(self->peer.dma, dma_in(self->peer.disk, mem, SZ_1M));
-	ASSERT_EQ(0, munmap((void *)regs, SZ_4K));
+	ASSERT_EQ(0, munmap(regs, SZ_4K));
 	ASSERT_EQ(0, munmap(mem, SZ_1M));
 }
 

@@ -342,9 +342,9 @@ impl Active<'_> {
     pub(super) fn endpoint(&self) -> Result<Endpoint<'_>> {
         let dev = self.source(0)?.pagemap().device();
 
-        // SAFETY: devres releases the pagemap when the function, or a child of it, has been unbound.
-        // The source is valid until `revoke()` has waited for the readers of `srcu`, of which `self`
-        // is one. So the function stays bound for as long as `self` exists.
+        // SAFETY: devres releases the pagemap when the function or a child of it has been unbound.
+        // The source is valid until `revoke()` has waited for the readers of `srcu`, of which
+        // `self` is one. So the function stays bound for as long as `self` exists.
         Ok(unsafe { Endpoint::new(dev.try_into()?) })
     }
 
