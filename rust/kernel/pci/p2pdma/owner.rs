@@ -109,9 +109,13 @@ impl auxiliary::Device<Core<'_>> {
         let function = self.function()?;
         let parent: &Device<Bound> = function.as_ref();
 
-        // SAFETY: The parent is bound, so it has a driver. Only drivers in Rust set the field:
-        // their children are deleted by then, see `auxiliary::delete_forgotten()`.
-        let rust = unsafe { (*(*parent.as_raw()).driver).p_cb.post_unbind_rust }.is_some();
+        // SAFETY: `parent` is a valid device, which is bound.
+        let driver = unsafe { (*parent.as_raw()).driver };
+        // Only drivers in Rust set the field. Their children are deleted by then, see
+        // `auxiliary::delete_forgotten()`.
+        //
+        // SAFETY: A driver exists for as long as a device is bound to it.
+        let rust = !driver.is_null() && unsafe { (*driver).p_cb.post_unbind_rust }.is_some();
         // SAFETY: `function` is a valid device, which is bound.
         if !rust && !unsafe { bindings::pci_p2pdma_is_lent(function.as_raw()) } {
             dev_err!(

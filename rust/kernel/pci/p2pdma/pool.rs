@@ -135,7 +135,7 @@ impl auxiliary::Device<device::Core<'_>> {
     /// added first. Other users of the pool, such as the driver of the parent, keep what they have
     /// allocated from it.
     ///
-    /// C function: `pci_p2pmem_pagemap()`. May be called from any context.
+    /// C function: `pci_p2pmem_pagemap()`. Does not sleep.
     ///
     /// # Errors
     ///

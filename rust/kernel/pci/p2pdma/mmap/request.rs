@@ -112,8 +112,8 @@ impl<T: Operations> Request<'_, T> {
     /// wait for the lock of another device while unbinding waits for `f`.
     ///
     /// Dropping the registration, and hence unbinding the device, waits for `f`. So `f` must
-    /// neither access user memory, nor wait for user space, nor take the lock of the device, nor
-    /// drop the registration.
+    /// neither access user memory, nor wait for user space, nor take the lock of the device or of
+    /// its parent, nor drop the registration.
     ///
     /// # Errors
     ///
