@@ -30,8 +30,8 @@ topology_expect()	{ topology_field "$1" 6; }
 topology_about()	{ topology_field "$1" 7; }
 
 # QEMU's options for ivshmem, and for its memory.
-topology_other()	{ echo "ivshmem-plain,id=shm,memdev=bar,bus=sw3"; }
-topology_memory()	{ echo "memory-backend-ram,id=bar,size=256M,share=on"; }
+topology_other()	{ echo "ivshmem-plain,id=shm,memdev=$1,bus=sw3"; }
+topology_memory()	{ echo "memory-backend-ram,id=$1,size=256M,share=on"; }
 
 # QEMU's options for the NVMe disk with a CMB, and for the drive ID with its data: DIR
 # has the file.
@@ -60,6 +60,6 @@ topology_devices()
 	echo "-device $(topology_cmb disk0)"
 	echo "-drive if=none,id=disk1,format=raw,cache=unsafe,file=$dir/peer.img"
 	echo "-device nvme,id=peer,drive=disk1,serial=p2pdma-peer,bus=sw2"
-	echo "-object $(topology_memory)"
-	echo "-device $(topology_other)"
+	echo "-object $(topology_memory bar0)"
+	echo "-device $(topology_other bar0)"
 }

@@ -143,6 +143,9 @@ monitor()
 		"$var" "$(printf ' "%s"' "$@")"
 }
 
+# new_names: N is another number whenever the command of that variable of the guest is run.
+new_names()	{ sed "s/='/='N=\$(cut -d. -f1 \/proc\/uptime); /"; }
+
 # vm_state JOB: what the processors do, all at one time, in JOB/state.
 vm_state()
 {
@@ -202,17 +205,18 @@ vm_boot_once()
 			echo "P2PDMA_PLUG='echo 1 >/sys/bus/pci/rescan'"
 		else
 			monitor P2PDMA_UNPLUG "device_del shm"
-			# QEMU aborts if it is plugged in with memory that it had before.
-			monitor P2PDMA_PLUG "object_del bar" "object_add $(topology_memory)" \
-				"device_add $(topology_other)"
+			# QEMU aborts if it is plugged in with memory that has the name of what it
+			# had before, even if that is deleted: RCU frees the old memory later.
+			# shellcheck disable=SC2016 # for the guest's shell
+			monitor P2PDMA_PLUG "object_add $(topology_memory 'bar$N')" \
+				"device_add $(topology_other 'bar$N')" | new_names
 			monitor P2PDMA_UNPLUG_CMB "device_del cmb"
 			# QEMU keeps the drive if requests are in flight while the device goes. It
 			# crashes if they are when the device goes by surprise: so there is no
 			# P2PDMA_SURPRISE_CMB.
 			# shellcheck disable=SC2016 # for the guest's shell
 			monitor P2PDMA_PLUG_CMB "drive_add 0 $(topology_disk 'disk$N' "$job")" \
-				"device_add $(topology_cmb 'disk$N')" |
-				sed "s/='/='N=\$(cut -d. -f1 \/proc\/uptime); /"
+				"device_add $(topology_cmb 'disk$N')" | new_names
 			# The port's Slot Control: power indicator (bits 8 and 9), power (10) and hot-plug
 			# interrupt (5) are off, which takes the device away, and then on again.
 			# shellcheck disable=SC2016 # for the guest's shell
@@ -230,7 +234,7 @@ vm_boot_once()
 		stty size >"$job/tty" 2>/dev/null || :
 		"${QEMU[@]}" -chardev stdio,id=tty,signal=off -serial chardev:tty 2>"$job/qemu.log" || :
 	else
-		"${QEMU[@]}" </dev/null >"$job/qemu.log" 2>&1 &
+		"${QEMU[@]}" </dev/null >>"$job/qemu.log" 2>&1 &
 		pid=$!
 		CLEAN_PIDS+=("$pid")
 		if [ -n "${VM_STREAM:-}" ]; then
@@ -278,7 +282,7 @@ vm_verdict()
 	124)	echo "the guest did not end in $VM_SECONDS s; where its processors are, and the end of its console:"
 		grep -E '^(RIP=|ISR|IRR)|HLT=' "$job/state" || :
 		tail -n 5 "$job/console" ;;
-	125)	[ -s "$job/status" ] || { echo "the guest ended without a status"; grep -v '^$' "$job/qemu.log" | tail -n 3; } ;;
+	125)	[ -s "$job/status" ] || { echo "the guest ended without a status"; grep -v '^$' "$job/qemu.log" | tail -n 10; } ;;
 	esac
 	bad_lines "$job/console" || :
 	[ ! -s "$job/kmemleak" ] || { echo "kmemleak:"; head -n 60 "$job/kmemleak"; }
