@@ -61,22 +61,76 @@ cases()
 # copies of the files; one case for how the guest itself fared. Sets JOB.
 guest()
 {
-	local name=$1 config=$2 topology=$3 limit=$4 log=$LOGS/test-$1.console verdict
-	new_job JOB
-	printf '%s\n' "$5" >"$JOB/command"
-	shift 5
+	local name=$1 config=$2 topology=$3 limit=$4
+	shift 4
 
-	[ $# = 0 ] || cp -a -- "$@" "$JOB/work/"
+	guest_job "$@"
 	vm_boot "$JOB" "$config" "$topology" "$limit"
+	guest_fared "$name"
+}
+
+# guest_job COMMAND [FILE...]: a job for vm_boot. Sets JOB.
+guest_job()
+{
+	new_job JOB
+	printf '%s\n' "$1" >"$JOB/command"
+	shift
+	[ $# = 0 ] || cp -a -- "$@" "$JOB/work/"
+}
+
+# guest_fared NAME: tell how the guest of JOB fared, from what vm_boot has set.
+guest_fared()
+{
+	local log=$LOGS/test-$1.console verdict
+
 	cp "$JOB/console" "$log"
 	verdict=$(vm_verdict "$JOB")
 	if [ -n "$verdict" ]; then
 		printf '%s\n' "$verdict" >"$REPORT/verdict"
-		fail "$name.guest" "the guest was not well" "$REPORT/verdict"
+		fail "$1.guest" "the guest was not well" "$REPORT/verdict"
 		say "  console: $log"
 	else
-		pass "$name.guest"
+		pass "$1.guest"
 	fi
+}
+
+# guests_begin TIMEOUT [CONFIG TOPOLOGY JOB]...: boot all of them in the background, two at a
+# time.
+guests_begin()
+{
+	local limit=$1 lane
+	shift
+
+	BESIDE=()
+	for lane in 1 2; do
+		(
+			CLEAN_PIDS=() CLEAN_PATHS=() HELD=''
+			trap clean_up EXIT
+			trap 'exit 143' TERM
+			while [ $# -gt 0 ]; do
+				# Unless the other one has it.
+				if mkdir "$3/lane" 2>/dev/null; then
+					vm_boot "$3" "$1" "$2" "$limit"
+					echo "$VM_STATUS $VM_SECONDS" >"$3/lane/status"
+					mv "$3/lane/status" "$3/booted"
+				fi
+				shift 3
+			done
+		) &
+		BESIDE+=("$!")
+		CLEAN_PIDS+=("$!")
+	done
+}
+
+# guest_end NAME JOB: wait for one of these guests, and tell how it fared. Sets JOB.
+guest_end()
+{
+	JOB=$2
+	while [ ! -e "$JOB/booted" ] && kill -0 "${BESIDE[@]}" 2>/dev/null; do sleep 0.5; done
+	[ -e "$JOB/booted" ] || echo "125 0" >"$JOB/booted"
+	# shellcheck disable=SC2034 # vm_verdict reads them
+	read -r VM_STATUS VM_SECONDS <"$JOB/booted"
+	guest_fared "$1"
 }
 
 report_end()

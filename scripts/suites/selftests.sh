@@ -38,11 +38,14 @@ run_all()
 	END
 }
 
+# Two guests run at a time: they wait most of the time, for hot-plug and for disks.
 suite()
 {
-	local config topology list
+	local config topology list jobs=()
+	declare -A job=()
 
-	for config in release debug; do
+	# The guest that takes longest comes first.
+	for config in debug release; do
 		list=$(build_dir $config)/guest/opt/kselftest/kselftest-list.txt
 		if ! grep -q '^p2pdma:' "$list" 2>/dev/null; then
 			skip "selftests.$config" "the series has no kselftests yet"
@@ -54,7 +57,16 @@ suite()
 				skip "selftests.$config.$topology" "only with --all"
 				continue
 			fi
-			guest "selftests.$config.$topology" $config "$topology" 3000 "$(run_all)"
+			guest_job "$(run_all)"
+			job[$config.$topology]=$JOB
+			jobs+=("$config" "$topology" "$JOB")
+		done
+	done
+	guests_begin 3000 "${jobs[@]}"
+	for config in release debug; do
+		for topology in $(topologies); do
+			[ -n "${job[$config.$topology]:-}" ] || continue
+			guest_end "selftests.$config.$topology" "${job[$config.$topology]}"
 			cases "$JOB/out" "selftests.$config.$topology"
 		done
 	done

@@ -111,8 +111,8 @@ impl auxiliary::Device<Core<'_>> {
 
         // SAFETY: `parent` is a valid device, which is bound.
         let driver = unsafe { (*parent.as_raw()).driver };
-        // Only drivers in Rust set the field. Their children are deleted by then, see
-        // `auxiliary::delete_forgotten()`.
+        // Only drivers in Rust set the field, and `auxiliary::delete_forgotten()` deletes the
+        // children of their devices before devres releases anything.
         //
         // SAFETY: A driver exists for as long as a device is bound to it.
         let rust = !driver.is_null() && unsafe { (*driver).p_cb.post_unbind_rust }.is_some();

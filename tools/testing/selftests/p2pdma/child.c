@@ -32,15 +32,10 @@ FIXTURE(child)
 	int fd;			/* of the node */
 };
 
-/* Find the node and open it: 0 or a negative errno. */
 static int open_node(struct _test_data_child *self)
 {
-	int ret = misc_node(&self->fn, self->node, sizeof(self->node));
-
-	if (ret)
-		return ret;
-	self->fd = open(self->node, O_RDWR | O_CLOEXEC);
-	return self->fd < 0 ? -errno : 0;
+	self->fd = misc_open(&self->fn, self->node, sizeof(self->node));
+	return self->fd < 0 ? self->fd : 0;
 }
 
 static bool has_child(const struct _test_data_child *self)
@@ -48,22 +43,6 @@ static bool has_child(const struct _test_data_child *self)
 	char name[64];
 
 	return !child_name(&self->fn, name, sizeof(name));
-}
-
-/* A process that lets the peer write to @mem until the memory is gone. */
-static pid_t start_dma(const struct _test_data_child *self, void *mem)
-{
-	uint64_t end = now_ms() + 60000;
-	pid_t pid = fork_child();
-	int ret;
-
-	if (pid)
-		return pid;
-	/* If the peer cannot reach the memory, each attempt fails with EINVAL before that. */
-	do
-		ret = pread_all(self->peer.disk, mem, SZ_1M, 0);
-	while (ret == self->peer.dma && now_ms() < end);
-	_exit(ret != -EFAULT && ret != -EIO);
 }
 
 FIXTURE_SETUP(child)
@@ -101,7 +80,7 @@ TEST_F_TIMEOUT(child, child_unbound, 90)
 	mem = map_file(self->fd, SZ_4M, 0);
 	ASSERT_NE(NULL, mem);
 	page_mark(mem, SZ_4M, 1);
-	pid = start_dma(self, mem);
+	pid = dma_until_gone(self->peer.disk, mem, SZ_1M, self->peer.dma);
 	ASSERT_LE(0, pid);
 	usleep(100 * 1000);
 
@@ -137,7 +116,7 @@ TEST_F_TIMEOUT(child, parent_unbound, 90)
 	mem = map_file(self->fd, SZ_4M, 0);
 	ASSERT_NE(NULL, mem);
 	page_mark(mem, SZ_4M, 1);
-	pid = start_dma(self, mem);
+	pid = dma_until_gone(self->peer.disk, mem, SZ_1M, self->peer.dma);
 	ASSERT_LE(0, pid);
 	usleep(100 * 1000);
 

@@ -7,7 +7,9 @@
 
 #include "dma.h"
 #include "mmio.h"
+#include "p2pdma.h"
 #include "pages.h"
+#include "process.h"
 
 int pread_all(int fd, void *buf, size_t len, uint64_t offset)
 {
@@ -80,4 +82,18 @@ int dma_out(int disk, void *mem, size_t len)
 	ret = disk_round_trip(disk, mem, ram, len);
 	munmap(ram, len);
 	return ret;
+}
+
+pid_t dma_until_gone(int disk, void *mem, size_t len, int ret)
+{
+	uint64_t end = now_ms() + 60000;
+	pid_t pid = fork_child();
+	int now;
+
+	if (pid)
+		return pid;
+	do
+		now = pread_all(disk, mem, len, 0);
+	while (now == ret && now_ms() < end);
+	_exit(now != -EFAULT && now != -EIO);
 }

@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 /* The tests write to the disk from this offset on, in bytes. */
 #define DISK_OFFSET	0x200000ul
@@ -20,5 +21,12 @@ int pwrite_all(int fd, const void *buf, size_t len, uint64_t offset);
  */
 int dma_in(int disk, void *mem, size_t len);
 int dma_out(int disk, void *mem, size_t len);
+
+/*
+ * fork_child() of a process that lets a disk write to @mem until the memory is gone:
+ * it exits with 0 if that fails with EFAULT or EIO within 60 s. Until then each
+ * attempt must return @ret, an error if the disk cannot reach the memory.
+ */
+pid_t dma_until_gone(int disk, void *mem, size_t len, int ret);
 
 #endif

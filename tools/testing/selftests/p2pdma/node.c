@@ -120,6 +120,16 @@ int misc_node(const struct pci_fn *fn, char *buf, size_t len)
 	return found ? 0 : -ENODEV;
 }
 
+int misc_open(const struct pci_fn *fn, char *buf, size_t len)
+{
+	int fd, ret = misc_node(fn, buf, len);
+
+	if (ret)
+		return ret;
+	fd = open(buf, O_RDWR | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
 FILE *node_debugfs(const char *node, const char *file)
 {
 	const char *slash = strrchr(node, '/');

@@ -34,6 +34,8 @@ int child_bind(const struct pci_fn *fn, const char *driver);
  * for the node.
  */
 int misc_node(const struct pci_fn *fn, char *buf, size_t len);
+/* The same, and open the node: a file descriptor or a negative errno. */
+int misc_open(const struct pci_fn *fn, char *buf, size_t len);
 
 /*
  * Open a file in the debugfs folder of a device node, which has the node's

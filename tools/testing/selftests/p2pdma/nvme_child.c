@@ -83,11 +83,8 @@ static int open_all(struct _test_data_nvme_child *self)
 	self->disk = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
 	if (self->disk < 0)
 		return -errno;
-	ret = misc_node(&self->fn, self->node, sizeof(self->node));
-	if (ret)
-		return ret;
-	self->fd = open(self->node, O_RDWR | O_CLOEXEC);
-	return self->fd < 0 ? -errno : 0;
+	self->fd = misc_open(&self->fn, self->node, sizeof(self->node));
+	return self->fd < 0 ? self->fd : 0;
 }
 
 static void close_all(const struct _test_data_nvme_child *self)

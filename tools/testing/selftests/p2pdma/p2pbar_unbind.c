@@ -50,11 +50,6 @@ TEST_F_TIMEOUT(p2pbar, unbind_keyed, 90)
 	EXPECT_EQ(0, map_errno(self->fd, SZ_4K, 0));
 }
 
-static bool is_present(const struct pci_fn *fn)
-{
-	return !access(pci_fn_path(fn, "class"), F_OK);
-}
-
 /* Put a new device into the slot, bind the driver and open the node. */
 static bool plug_in(struct _test_data_p2pbar *self)
 {
@@ -64,7 +59,7 @@ static bool plug_in(struct _test_data_p2pbar *self)
 	for (tries = 0; tries < 10; tries++) {
 		if (system(getenv("P2PDMA_PLUG")))
 			return false;
-		if (WAIT_FOR(is_present(&self->fn), 3000))
+		if (WAIT_FOR(pci_fn_is_present(&self->fn), 3000))
 			break;
 	}
 	/* The removed device's file has stayed open until the new device was there. */
@@ -82,10 +77,10 @@ static bool plug_in(struct _test_data_p2pbar *self)
 TEST_F_TIMEOUT(p2pbar, unplug, 150)
 {
 	const char *unplug = getenv("P2PDMA_UNPLUG");
-	uint64_t key, val, end = now_ms() + 60000;
 	void *mem, *object;
+	uint64_t key, val;
 	pid_t child;
-	int idle, ret;
+	int idle;
 
 	if (!unplug || !getenv("P2PDMA_PLUG"))
 		SKIP(return, "P2PDMA_UNPLUG and P2PDMA_PLUG are not set");
@@ -96,21 +91,11 @@ TEST_F_TIMEOUT(p2pbar, unplug, 150)
 	page_mark(mem, SZ_1M, 1);
 	object = MAP_OBJECT(self->fd, P2PBAR_UAR_NC, SZ_4K, &key);
 	EXPECT_EQ(0, try_write64(object, 1));
-	child = fork_child();
+	child = dma_until_gone(self->peer.disk, mem, SZ_1M, self->peer.dma);
 	ASSERT_LE(0, child);
-	if (!child) {
-		/*
-		 * DMA until the memory is gone. If the peer cannot reach the
-		 * memory, each attempt fails with EINVAL before that.
-		 */
-		do
-			ret = pread_all(self->peer.disk, mem, SZ_1M, 0);
-		while (ret == self->peer.dma && now_ms() < end);
-		_exit(ret != -EFAULT && ret != -EIO);
-	}
 
 	ASSERT_EQ(0, system(unplug));
-	EXPECT_TRUE(WAIT_FOR(!is_present(&self->fn), 30000));
+	EXPECT_TRUE(WAIT_FOR(!pci_fn_is_present(&self->fn), 30000));
 	EXPECT_EQ(SIGBUS, try_read64(mem, &val));
 	EXPECT_EQ(SIGBUS, try_write64(mem + SZ_1M, 1));
 	EXPECT_EQ(SIGBUS, try_read64(object, &val));
@@ -157,11 +142,11 @@ TEST_F_TIMEOUT(p2pbar, unplug_slow_client, 150)
 		_exit(!!system(unplug));
 
 	EXPECT_TRUE(WAIT_FOR(try_read64(mem, &val) == SIGBUS, 15000));
-	EXPECT_TRUE(is_present(&self->fn));
+	EXPECT_TRUE(pci_fn_is_present(&self->fn));
 	ASSERT_EQ(8, aio_wait(ctx, 8, 8, events, 90));
 	for (i = 0; i < 8; i++)
 		EXPECT_EQ(len, events[i].res);
-	EXPECT_TRUE(WAIT_FOR(!is_present(&self->fn), 5000));
+	EXPECT_TRUE(WAIT_FOR(!pci_fn_is_present(&self->fn), 5000));
 	EXPECT_EQ(0, wait_child(child, 5000));
 	ASSERT_TRUE(plug_in(self));
 	EXPECT_TRUE(drained(self));

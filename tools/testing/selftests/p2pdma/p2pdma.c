@@ -95,6 +95,11 @@ int pci_fn_write(const struct pci_fn *fn, const char *attr, const char *val)
 	return file_write(pci_fn_path(fn, attr), val);
 }
 
+bool pci_fn_is_present(const struct pci_fn *fn)
+{
+	return !access(pci_fn_path(fn, "class"), F_OK);
+}
+
 int pci_fn_driver(const struct pci_fn *fn, char *buf, size_t len)
 {
 	char link[256];

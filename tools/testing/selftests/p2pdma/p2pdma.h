@@ -21,6 +21,8 @@ int pci_fn_read_u64(const struct pci_fn *fn, const char *attr, uint64_t *val);
 int pci_fn_write(const struct pci_fn *fn, const char *attr, const char *val);
 /* Path of an attribute in sysfs, in a static buffer. */
 const char *pci_fn_path(const struct pci_fn *fn, const char *attr);
+/* Whether the kernel has the function, at this moment. */
+bool pci_fn_is_present(const struct pci_fn *fn);
 /* Name of the bound driver, or "" if there is none. */
 int pci_fn_driver(const struct pci_fn *fn, char *buf, size_t len);
 int pci_fn_unbind(const struct pci_fn *fn);

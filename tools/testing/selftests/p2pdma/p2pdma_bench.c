@@ -2,10 +2,12 @@
 /*
  * Measure what programs do with mappings of peer-to-peer DMA memory.
  *
- * usage: p2pdma_bench [-k] [-d DISK] FILE SIZE...
+ * usage: p2pdma_bench [-k] [-d DISK] [-r ROUNDS] FILE SIZE...
  *
  *   -k       map objects of p2pbar, by its ioctls, instead of memory at offset 0
  *   -d DISK  also read 1 MiB and 16 MiB by O_DIRECT from this disk
+ *   -r ROUNDS
+ *            only map, touch and unmap so often, and print nothing: for a profile
  *
  * Prints a line "OPERATION BYTES VALUE" for each result. A value is the minimum of
  * the rounds after the first one, in nanoseconds, which are instructions under
@@ -54,7 +56,7 @@ static const char * const names[NR_OPS] = {
 static struct {
 	const char *file;
 	bool keyed, first;
-	int fd, disk, gup;
+	int fd, disk, gup, rounds;
 	uint64_t least[NR_OPS];
 } bench = { .disk = -1 };
 
@@ -214,6 +216,11 @@ static void bench_size(size_t size, bool read)
 	int round;
 
 	memset(bench.least, 0xff, sizeof(bench.least));
+	if (bench.rounds) {
+		for (round = 0; round < bench.rounds; round++)
+			map_touch_unmap(size);
+		return;
+	}
 	for (round = 0; round < ROUNDS; round++) {
 		bench.first = !round;
 		if (!read) {
@@ -243,7 +250,7 @@ int main(int argc, char **argv)
 {
 	int opt;
 
-	while ((opt = getopt(argc, argv, "kd:")) != -1) {
+	while ((opt = getopt(argc, argv, "kd:r:")) != -1) {
 		switch (opt) {
 		case 'k':
 			bench.keyed = true;
@@ -253,12 +260,15 @@ int main(int argc, char **argv)
 			if (bench.disk < 0)
 				die(optarg);
 			break;
+		case 'r':
+			bench.rounds = atoi(optarg);
+			break;
 		default:
 			return 2;
 		}
 	}
 	if (argc - optind < 2) {
-		fprintf(stderr, "usage: %s [-k] [-d DISK] FILE SIZE...\n", argv[0]);
+		fprintf(stderr, "usage: %s [-k] [-d DISK] [-r ROUNDS] FILE SIZE...\n", argv[0]);
 		return 2;
 	}
 	bench.file = argv[optind++];

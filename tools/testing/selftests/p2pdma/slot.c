@@ -61,36 +61,10 @@ FIXTURE_VARIANT_ADD(slot, nvme_child)
 	.plug = "P2PDMA_PLUG_CMB",
 };
 
-/* Find the node and open it: 0 or a negative errno. */
 static int open_node(struct _test_data_slot *self)
 {
-	int ret = misc_node(&self->fn, self->node, sizeof(self->node));
-
-	if (ret)
-		return ret;
-	self->fd = open(self->node, O_RDWR | O_CLOEXEC);
-	return self->fd < 0 ? -errno : 0;
-}
-
-static bool is_present(const struct pci_fn *fn)
-{
-	return !access(pci_fn_path(fn, "config"), F_OK);
-}
-
-/* A process that lets the peer write to @mem until the memory is gone. */
-static pid_t start_dma(const struct _test_data_slot *self, void *mem)
-{
-	uint64_t end = now_ms() + 60000;
-	pid_t pid = fork_child();
-	int ret;
-
-	if (pid)
-		return pid;
-	/* If the peer cannot reach the memory, each attempt fails with EINVAL before that. */
-	do
-		ret = pread_all(self->peer.disk, mem, SZ_1M, 0);
-	while (ret == self->peer.dma && now_ms() < end);
-	_exit(ret != -EFAULT && ret != -EIO);
+	self->fd = misc_open(&self->fn, self->node, sizeof(self->node));
+	return self->fd < 0 ? self->fd : 0;
 }
 
 FIXTURE_SETUP(slot)
@@ -151,7 +125,7 @@ static void empty_slot(struct __test_metadata *_metadata, struct _test_data_slot
 	mem = map_file(self->fd, SZ_4M, 0);
 	ASSERT_NE(NULL, mem);
 	page_mark(mem, SZ_4M, 1);
-	pid = start_dma(self, mem);
+	pid = dma_until_gone(self->peer.disk, mem, SZ_1M, self->peer.dma);
 	ASSERT_LE(0, pid);
 	if (nvme) {
 		ASSERT_EQ(0, nvme_disk(&self->fn, disk, sizeof(disk)));
@@ -161,7 +135,7 @@ static void empty_slot(struct __test_metadata *_metadata, struct _test_data_slot
 	usleep(100 * 1000);
 
 	ASSERT_EQ(0, system(command));
-	EXPECT_TRUE(WAIT_FOR(!is_present(&self->fn), 30000));
+	EXPECT_TRUE(WAIT_FOR(!pci_fn_is_present(&self->fn), 30000));
 	EXPECT_EQ(SIGBUS, try_read64(mem, &val));
 	EXPECT_EQ(SIGBUS, try_write64(mem + SZ_4M - SZ_4K, 1));
 	EXPECT_EQ(0, wait_child(pid, 10000));
@@ -171,9 +145,9 @@ static void empty_slot(struct __test_metadata *_metadata, struct _test_data_slot
 	EXPECT_EQ(ENODEV, errno);
 
 	/* The slot may not be ready right after the removal. */
-	for (tries = 0; tries < 10 && !is_present(&self->fn); tries++) {
+	for (tries = 0; tries < 10 && !pci_fn_is_present(&self->fn); tries++) {
 		ASSERT_EQ(0, system(getenv(variant->plug)));
-		WAIT_FOR(is_present(&self->fn), 3000);
+		WAIT_FOR(pci_fn_is_present(&self->fn), 3000);
 	}
 	for (tries = 0; tries < 100 && ret; tries++) {
 		ret = pci_fn_rebind(&self->fn, variant->driver);
