@@ -15,7 +15,8 @@ README = TOP / "README.md"
 BEGIN, END = "<!-- scripts/bench table -->\n", "<!-- end of the table -->\n"
 NODES = ("allocate", "nvme_cmb", "p2pbar", "p2pbar-keyed")
 # What the table shows, and in which order. The first is the sum of three.
-OPS = ("map_touch_unmap", "map_unmap", "pin", "unpin", "fork", "direct_read", "first")
+OPS = ("map_touch_unmap", "map_touch_unmap_no_THP", "map_unmap", "alloc_free", "pin", "unpin", "fork",
+       "direct_read", "first", "unbind", "slab")
 
 
 def parse(path):
@@ -24,12 +25,17 @@ def parse(path):
     for line in pathlib.Path(path).read_text().splitlines():
         words = line.split()
         if words[:1] == ["@"]:
-            node = results.setdefault(words[1], {})
+            node = results.setdefault(" ".join(words[1:]), {})
         elif node is not None and len(words) == 3:
             node[words[0], int(words[1])] = int(words[2])
     for node in results.values():
         for size in sorted({size for op, size in node if op == "map"}):
             node["map_touch_unmap", size] = sum(node[op, size] for op in ("map", "touch", "unmap"))
+    # Without huge pages, only this is told.
+    for name in [name for name in results if name.endswith(" no_THP")]:
+        for (op, size), value in results.pop(name).items():
+            if op == "map_touch_unmap":
+                results[name.split()[0]][f"{op}_no_THP", size] = value
     return results
 
 
@@ -47,11 +53,14 @@ def conditions(results):
 def rows(base, results):
     """The rows of the JSON file."""
     for op in OPS:
-        for size in sorted({size for o, size in base if o == op}):
+        # What C does not have, or what has no equal there, is compared with nothing.
+        like = "map_touch_unmap" if op == "map_touch_unmap_no_THP" else op
+        for size in sorted({size for name in NODES for o, size in results[name] if o == op}):
             for name in NODES:
                 if (op, size) in results[name]:
-                    yield {"op": op, "node": name, "bytes": size, "base": base[op, size],
-                           "value": results[name][op, size], "unit": "instructions"}
+                    yield {"op": op, "node": name, "bytes": size, "base": base.get((like, size)),
+                           "value": results[name][op, size],
+                           "unit": "bytes" if op == "slab" else "instructions"}
 
 
 def human(size):
@@ -71,10 +80,13 @@ def table(data):
         cells.setdefault((row["op"], row["bytes"]), {})[row["node"]] = row
     for (op, size), by_node in cells.items():
         base = next(iter(by_node.values()))["base"]
-        line = [op.replace("_", " + ") if op.startswith("map") else op.replace("_", " "), human(size), f"{base:,}"]
+        title = op.replace("_no_THP", ", no THP")
+        title = title.replace("_", " + ") if op.startswith("map") else title.replace("_", " ")
+        line = [title, human(size), f"{base:,}" if base is not None else ""]
         for name in NODES:
             row = by_node.get(name)
-            line.append(f"{row['value']:,} ({row['value'] / base:.3g})" if row and base else "")
+            ratio = f" ({row['value'] / base:.3g})" if row and base else ""
+            line.append(f"{row['value']:,}{ratio}" if row and base != 0 else "")
         yield "| " + " | ".join(line) + " |\n"
 
 

@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Tell which functions the instructions belong to that one of two traces has more.
+"""Tell which functions the instructions of a trace belong to.
 
-usage: profile.py KALLSYMS TRACE1 TRACE2 ROUNDS
+usage: profile.py KALLSYMS TRACE
 
-A trace is what QEMU logs for "exec" with one instruction in each block. TRACE2 has
-ROUNDS rounds more than TRACE1."""
+The trace is what QEMU logs for "exec" with one instruction in each block, while
+p2pdma_bench -r runs. Each of its rounds lies between two calls of getrusage()."""
 
 import bisect
 import collections
 import subprocess
 import sys
+
+MARK = "__x64_sys_getrusage"
+USER_END = 1 << 63
 
 
 def functions(path):
@@ -25,35 +28,44 @@ def functions(path):
     return addrs, [found[addr] for addr in addrs]
 
 
-def count(path, addrs, names):
-    """How many instructions of each function the trace has."""
-    by_addr = collections.Counter()
+def count(path, mark):
+    """How many instructions at each address the rounds have, and how many rounds."""
+    mark = f"{mark:016x}"
+    counts, marks, inside = collections.Counter(), 0, False
     with open(path, encoding="ascii", errors="replace") as lines:
         for line in lines:
-            if line.startswith("Trace "):
-                by_addr[line.partition("/")[2][:16]] += 1
+            if not line.startswith("Trace "):
+                continue
+            addr = line.partition("/")[2][:16]
+            if addr == mark:
+                marks += 1
+                inside = False
+            # A round begins when the first call is back in the program. Leave out the first one.
+            elif marks % 2 and marks > 1 and addr < f"{USER_END:016x}":
+                inside = True
+            if inside:
+                counts[addr] += 1
+    return counts, marks // 2 - 1
+
+
+def main(kallsyms, trace):
+    addrs, names = functions(kallsyms)
+    counts, rounds = count(trace, addrs[names.index(MARK)])
+    if rounds < 1:
+        sys.exit("error: the trace has no two rounds")
     by_name = collections.Counter()
-    for text, number in by_addr.items():
+    for text, number in counts.items():
         addr = int(text, 16)
         at = bisect.bisect_right(addrs, addr) - 1
-        by_name[names[at] if addr >> 63 else "(program)"] += number
-    return by_name
-
-
-def main(kallsyms, few, many, rounds):
-    addrs, names = functions(kallsyms)
-    per_round = count(many, addrs, names)
-    per_round.subtract(count(few, addrs, names))
-    rows = [(number / int(rounds), name) for name, number in per_round.most_common()]
-    # What is left of the shell that ran the program is noise.
-    rows = [row for row in rows if row[0] >= 1]
-    readable = subprocess.run(["llvm-cxxfilt"], input="\n".join(name for _, name in rows),
+        by_name["(program)" if addr < USER_END else names[at]] += number
+    rows = by_name.most_common()
+    readable = subprocess.run(["llvm-cxxfilt"], input="\n".join(name for name, _ in rows),
                               text=True, capture_output=True, check=True).stdout.splitlines()
-    for (number, _), name in zip(rows, readable):
-        print(f"{number:10,.0f}  {name}")
-    print(f"{sum(number for number, _ in rows):10,.0f}  instructions a round")
+    for (_, number), name in zip(rows, readable):
+        print(f"{number / rounds:10,.0f}  {name}")
+    print(f"{by_name.total() / rounds:10,.0f}  instructions a round")
 
 
-if len(sys.argv) != 5:
+if len(sys.argv) != 3:
     sys.exit(__doc__)
 main(*sys.argv[1:])

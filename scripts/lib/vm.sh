@@ -223,8 +223,7 @@ vm_boot_once()
 			echo 'P2PDMA_SURPRISE='\''cut() { setpci -s "$(basename "$(dirname "$(realpath "/sys/bus/pci/devices/$1")")")" CAP_EXP+18.w=700:720 CAP_EXP+18.w=120:720; }; cut'\'
 		fi
 		if [ -n "${VM_TRACE:-}" ]; then
-			monitor TRACE_1 "one-insn-per-tb on" "logfile $job/trace1" "log exec,nochain"
-			monitor TRACE_2 "logfile $job/trace2" "log exec,nochain"
+			monitor TRACE_ON "one-insn-per-tb on" "logfile $job/trace" "log exec,nochain"
 			monitor TRACE_OFF "log none"
 		fi
 		monitor P2PDMA_SLOW "block_set_io_throttle disk1 262144 0 0 0 0 0"

@@ -2,10 +2,12 @@
 /*
  * Measure what programs do with mappings of peer-to-peer DMA memory.
  *
- * usage: p2pdma_bench [-k] [-d DISK] [-r ROUNDS] FILE SIZE...
+ * usage: p2pdma_bench [-k] [-d DISK] [-u FUNCTION] [-r ROUNDS] FILE SIZE...
  *
  *   -k       map objects of p2pbar, by its ioctls, instead of memory at offset 0
  *   -d DISK  also read 1 MiB and 16 MiB by O_DIRECT from this disk
+ *   -u FUNCTION
+ *            at the end unbind this PCI function, the one with the memory
  *   -r ROUNDS
  *            only map, touch and unmap so often, and print nothing: for a profile
  *
@@ -18,9 +20,12 @@
  *                map, write to each page, and unmap
  *   faults       how many faults the round took, instead of a time
  *   map_unmap    map and unmap without touching
+ *   alloc_free   allocate and free an object without mapping it
  *   pin, unpin   pin all pages by pin_user_pages_fast(), and unpin them
  *   fork         of a process that has touched the mapping
  *   direct_read  time on the processor of an O_DIRECT read
+ *   slab         bytes of slab memory that the kernel needs for a mapping
+ *   unbind       unbind the driver while there are 1,000 mappings
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -40,21 +45,28 @@
 
 #include "../../../../mm/gup_test.h"
 #include "mmio.h"
+#include "p2pdma.h"
 #include "pages.h"
 
 #define ROUNDS			5
 #define FOLL_WRITE		0x1
 #define FOLL_PCI_P2PDMA		0x400
 
-enum op { FIRST, MAP, TOUCH, UNMAP, FAULTS, MAP_UNMAP, PIN, UNPIN, FORK, DIRECT_READ, NR_OPS };
+#define MANY			1000
+#define MANY_SIZE		SZ_4K
+
+enum op {
+	FIRST, MAP, TOUCH, UNMAP, FAULTS, MAP_UNMAP, ALLOC_FREE, PIN, UNPIN, FORK, DIRECT_READ,
+	SLAB, UNBIND, NR_OPS
+};
 
 static const char * const names[NR_OPS] = {
-	"first", "map", "touch", "unmap", "faults", "map_unmap", "pin", "unpin", "fork",
-	"direct_read",
+	"first", "map", "touch", "unmap", "faults", "map_unmap", "alloc_free", "pin", "unpin",
+	"fork", "direct_read", "slab", "unbind",
 };
 
 static struct {
-	const char *file;
+	const char *file, *function;
 	bool keyed, first;
 	int fd, disk, gup, rounds;
 	uint64_t least[NR_OPS];
@@ -90,16 +102,29 @@ struct mapping {
 	uint64_t offset;
 };
 
+static uint64_t alloc_object(size_t size)
+{
+	struct p2pmem_alloc alloc = { .size = size, .type = P2PBAR_MEM };
+
+	if (ioctl(bench.fd, P2PMEM_IOC_ALLOC, &alloc))
+		die("P2PMEM_IOC_ALLOC");
+	return alloc.offset;
+}
+
+static void free_object(uint64_t offset)
+{
+	struct p2pmem_free arg = { .offset = offset };
+
+	if (ioctl(bench.fd, P2PMEM_IOC_FREE, &arg))
+		die("P2PMEM_IOC_FREE");
+}
+
 static struct mapping map(size_t size)
 {
 	struct mapping m = { .size = size };
-	struct p2pmem_alloc alloc = { .size = size, .type = P2PBAR_MEM };
 
-	if (bench.keyed) {
-		if (ioctl(bench.fd, P2PMEM_IOC_ALLOC, &alloc))
-			die("P2PMEM_IOC_ALLOC");
-		m.offset = alloc.offset;
-	}
+	if (bench.keyed)
+		m.offset = alloc_object(size);
 	m.mem = map_file(bench.fd, size, m.offset);
 	if (!m.mem)
 		die("mmap");
@@ -108,11 +133,9 @@ static struct mapping map(size_t size)
 
 static void unmap(struct mapping m)
 {
-	struct p2pmem_free arg = { .offset = m.offset };
-
 	munmap(m.mem, m.size);
-	if (bench.keyed && ioctl(bench.fd, P2PMEM_IOC_FREE, &arg))
-		die("P2PMEM_IOC_FREE");
+	if (bench.keyed)
+		free_object(m.offset);
 }
 
 static void touch(struct mapping m)
@@ -157,6 +180,16 @@ static void map_unmap(size_t size)
 
 	unmap(map(size));
 	record(MAP_UNMAP, now(CLOCK_MONOTONIC) - start);
+}
+
+static void alloc_free(size_t size)
+{
+	uint64_t start = now(CLOCK_MONOTONIC);
+
+	if (!bench.keyed)
+		return;
+	free_object(alloc_object(size));
+	record(ALLOC_FREE, now(CLOCK_MONOTONIC) - start);
 }
 
 /* The times of gup_test are in microseconds. */
@@ -210,6 +243,49 @@ static void print(size_t size)
 	}
 }
 
+static uint64_t slab_bytes(void)
+{
+	FILE *f = fopen("/proc/meminfo", "re");
+	unsigned long long kib = 0;
+	char line[128];
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "Slab: %llu kB", &kib) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return kib * 1024;
+}
+
+/* There may be free memory in the slabs for the first mappings: count the next ones. */
+static void bench_many(void)
+{
+	static struct mapping m[2 * MANY];
+	uint64_t start = 0;
+	struct pci_fn fn;
+	int i;
+
+	memset(bench.least, 0xff, sizeof(bench.least));
+	bench.first = false;
+	for (i = 0; i < 2 * MANY; i++) {
+		if (i == MANY)
+			start = slab_bytes();
+		m[i] = map(MANY_SIZE);
+		touch(m[i]);
+	}
+	record(SLAB, (slab_bytes() - start) / MANY);
+	for (i = MANY; i < 2 * MANY; i++)
+		unmap(m[i]);
+	if (bench.function) {
+		start = now(CLOCK_MONOTONIC);
+		errno = -(pci_fn_init(&fn, bench.function) ?: pci_fn_unbind(&fn));
+		if (errno)
+			die(bench.function);
+		record(UNBIND, now(CLOCK_MONOTONIC) - start);
+	}
+	print(MANY_SIZE);
+}
+
 static void bench_size(size_t size, bool read)
 {
 	struct mapping m;
@@ -226,6 +302,7 @@ static void bench_size(size_t size, bool read)
 		if (!read) {
 			map_touch_unmap(size);
 			map_unmap(size);
+			alloc_free(size);
 		}
 		m = map(size);
 		touch(m);
@@ -250,7 +327,7 @@ int main(int argc, char **argv)
 {
 	int opt;
 
-	while ((opt = getopt(argc, argv, "kd:r:")) != -1) {
+	while ((opt = getopt(argc, argv, "kd:u:r:")) != -1) {
 		switch (opt) {
 		case 'k':
 			bench.keyed = true;
@@ -260,6 +337,9 @@ int main(int argc, char **argv)
 			if (bench.disk < 0)
 				die(optarg);
 			break;
+		case 'u':
+			bench.function = optarg;
+			break;
 		case 'r':
 			bench.rounds = atoi(optarg);
 			break;
@@ -268,7 +348,8 @@ int main(int argc, char **argv)
 		}
 	}
 	if (argc - optind < 2) {
-		fprintf(stderr, "usage: %s [-k] [-d DISK] [-r ROUNDS] FILE SIZE...\n", argv[0]);
+		fprintf(stderr, "usage: %s [-k] [-d DISK] [-u FUNCTION] [-r ROUNDS] FILE SIZE...\n",
+			argv[0]);
 		return 2;
 	}
 	bench.file = argv[optind++];
@@ -283,5 +364,7 @@ int main(int argc, char **argv)
 		bench_size(SZ_1M, true);
 		bench_size(SZ_16M, true);
 	}
+	if (!bench.rounds)
+		bench_many();
 	return 0;
 }
