@@ -158,29 +158,55 @@ fn clear_bits(word: &Atomic<usize>, mask: usize) -> bool {
     false
 }
 
-/// Sets the bits of `mask` in each of `words` if all of them are clear, and returns whether they
-/// were. If not, it clears the bits again that it has set.
+/// Sets all bits of a word if all of them are clear, and returns whether they were.
+fn set_word(word: &Atomic<usize>) -> bool {
+    word.cmpxchg(0, usize::MAX, Acquire).is_ok()
+}
+
+/// Clears all bits of a word if all of them are set, and returns whether they were.
+fn clear_word(word: &Atomic<usize>) -> bool {
+    word.cmpxchg(usize::MAX, 0, Release).is_ok()
+}
+
+/// Sets all bits of `words` if all of them are clear, and returns whether they were. If not, it
+/// clears the words again that it has set.
 //
 // Callers cannot make each other fail. Of two blocks that overlap, one contains the other, as they
 // are naturally aligned. Words are set upwards and cleared downwards, so what a caller has set is
 // always the beginning of its block. Two callers hence meet at the first word of the smaller block:
 // one of them gets it and goes on, and only the other fails.
-fn set_words(words: &[Atomic<usize>], mask: usize) -> bool {
-    let nr_set = words.iter().take_while(|word| set_bits(word, mask)).count();
+fn set_words(words: &[Atomic<usize>]) -> bool {
+    let nr_set = words.iter().take_while(|word| set_word(word)).count();
 
     if nr_set == words.len() {
         return true;
     }
     for word in words.iter().take(nr_set).rev() {
-        clear_bits(word, mask);
+        clear_word(word);
     }
     false
 }
 
+/// Clears all bits of `words` if all of them are set, and returns in how many words it has cleared
+/// them. If a word has clear bits, it sets the words again that it has cleared, except those of
+/// which somebody else has got a part since.
+fn clear_words(words: &[Atomic<usize>]) -> usize {
+    let nr_cleared = words.iter().take_while(|word| clear_word(word)).count();
+
+    if nr_cleared == words.len() {
+        return nr_cleared;
+    }
+    words
+        .iter()
+        .take(nr_cleared)
+        .filter(|word| !set_word(word))
+        .count()
+}
+
 /// Does the same as [`set_words`], but looks at all words first: setting words in vain could make
 /// other callers fail.
-fn claim_words(words: &[Atomic<usize>], mask: usize) -> bool {
-    words.iter().all(|word| word.load(Relaxed) & mask == 0) && set_words(words, mask)
+fn alloc_words(words: &[Atomic<usize>]) -> bool {
+    words.iter().all(|word| word.load(Relaxed) == 0) && set_words(words)
 }
 
 /// Claims the lowest free block of `order` in a word, and returns its first bit. `order` is at most
@@ -316,7 +342,7 @@ impl BlockMap {
         let alloc_in = |(i, words): (usize, &[Atomic<usize>])| {
             let bit = match words {
                 [word] => alloc_bits(word, order)?,
-                _ => claim_words(words, usize::MAX).then_some(0)?,
+                _ => alloc_words(words).then_some(0)?,
             };
 
             // INVARIANT: This is a naturally aligned block of units of the map.
@@ -334,6 +360,11 @@ impl BlockMap {
 
         self.used.add(block.nr_units(), Relaxed);
         self.lower_hint(block);
+        // The words of a large block are full. The next search need not look at them.
+        if order > WORD_ORDER {
+            let word = block.first / WORD_UNITS;
+            let _ = self.hint.cmpxchg(word, word + nr_words, Relaxed);
+        }
 
         Some(block)
     }
@@ -359,13 +390,14 @@ impl BlockMap {
     /// # Errors
     ///
     /// - `EINVAL` if the block is not within the map.
-    /// - `EBUSY` if a unit of the block is in use. No unit has been claimed then.
+    /// - `EBUSY` if a unit of the block is in use. No unit has been claimed then. A block of
+    ///   several words may have kept other callers from some of its units for a moment.
     pub fn claim(&self, block: Block) -> Result {
         let (words, mask) = self.bits(block).ok_or(EINVAL)?;
 
         let claimed = match words {
             [word] => set_bits(word, mask),
-            _ => claim_words(words, mask),
+            _ => set_words(words),
         };
 
         if !claimed {
@@ -382,11 +414,12 @@ impl BlockMap {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the block is not within the map, or if a unit of it is not in use. Except in the
-    /// last case below, no unit has been freed then. The first time a warning is logged. If several
-    /// callers free the same block at the same time, one of them succeeds. If they free overlapping
-    /// blocks of several words, a part of a block may be freed. The map does not know the owners of
-    /// units: freeing a unit that already has a new owner is not detected.
+    /// `EINVAL` if the block is not within the map, or if a unit of it is not in use. No unit has
+    /// been freed then, except that of a block of several words, other callers may have got some
+    /// units meanwhile. The first time a warning is logged. If several callers free the same block
+    /// at the same time, one of them succeeds. If they free overlapping blocks of several words, a
+    /// part of a block may be freed. The map does not know the owners of units: freeing a unit that
+    /// already has a new owner is not detected.
     pub fn free(&self, block: Block) -> Result {
         let freed = match self.bits(block) {
             Some(([word], mask)) => {
@@ -396,12 +429,8 @@ impl BlockMap {
                     0
                 }
             }
-            // Look at all words first, so that nothing is freed if a unit is not in use.
-            Some((words, mask)) if words.iter().all(|w| w.load(Relaxed) & mask == mask) => {
-                let nr_words = words.iter().take_while(|w| clear_bits(w, mask)).count();
-                nr_words << block.order.min(WORD_ORDER)
-            }
-            _ => 0,
+            Some((words, _)) => clear_words(words) << WORD_ORDER,
+            None => 0,
         };
 
         // Release pairs with the acquire in `used()`.

@@ -2,14 +2,17 @@
 /*
  * Measure what programs do with mappings of peer-to-peer DMA memory.
  *
- * usage: p2pdma_bench [-k] [-d DISK] [-u FUNCTION] [-r ROUNDS] FILE SIZE...
+ * usage: p2pdma_bench [-kn] [-d DISK] [-u FUNCTION] [-r ROUNDS] FILE SIZE...
  *
  *   -k       map objects of p2pbar, by its ioctls, instead of memory at offset 0
- *   -d DISK  also read 1 MiB and 16 MiB by O_DIRECT from this disk
+ *   -n       without transparent huge pages in this process
+ *   -d DISK  also read 1 MiB and 16 MiB by O_DIRECT from this disk, to a mapping of at
+ *            least 2 MiB
  *   -u FUNCTION
  *            at the end unbind this PCI function, the one with the memory
  *   -r ROUNDS
- *            only map, touch and unmap so often, and print nothing: for a profile
+ *            only map, touch and unmap so often, or with -d only read, and print
+ *            nothing: for a profile of what is done between two calls of getrusage()
  *
  * Prints a line "OPERATION BYTES VALUE" for each result. A value is the minimum of
  * the rounds after the first one, in nanoseconds, which are instructions under
@@ -23,7 +26,7 @@
  *   alloc_free   allocate and free an object without mapping it
  *   pin, unpin   pin all pages by pin_user_pages_fast(), and unpin them
  *   fork         of a process that has touched the mapping
- *   direct_read  time on the processor of an O_DIRECT read
+ *   direct_read  time on the processor of an O_DIRECT read into a part of a mapping
  *   slab         bytes of slab memory that the kernel needs for a mapping
  *   unbind       unbind the driver while there are 1,000 mappings
  */
@@ -38,6 +41,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -223,11 +227,11 @@ static void fork_once(void)
 	waitpid(child, NULL, 0);
 }
 
-static void direct_read(struct mapping m)
+static void direct_read(struct mapping m, size_t size)
 {
 	uint64_t start = now(CLOCK_THREAD_CPUTIME_ID);
 
-	if (pread(bench.disk, m.mem, m.size, 0) != (ssize_t)m.size)
+	if (pread(bench.disk, m.mem, size, 0) != (ssize_t)size)
 		die("pread");
 	record(DIRECT_READ, now(CLOCK_THREAD_CPUTIME_ID) - start);
 }
@@ -286,6 +290,31 @@ static void bench_many(void)
 	print(MANY_SIZE);
 }
 
+/* Buffers are parts of mappings with room for huge pages. */
+static size_t read_mapping(size_t size)
+{
+	return size > SZ_2M ? size : SZ_2M;
+}
+
+static void rounds(size_t size)
+{
+	struct mapping m;
+	int round;
+
+	if (bench.disk < 0) {
+		for (round = 0; round < bench.rounds; round++)
+			map_touch_unmap(size);
+		return;
+	}
+	m = map(read_mapping(size));
+	for (round = 0; round < bench.rounds; round++) {
+		nr_faults();
+		direct_read(m, size);
+		nr_faults();
+	}
+	unmap(m);
+}
+
 static void bench_size(size_t size, bool read)
 {
 	struct mapping m;
@@ -293,8 +322,7 @@ static void bench_size(size_t size, bool read)
 
 	memset(bench.least, 0xff, sizeof(bench.least));
 	if (bench.rounds) {
-		for (round = 0; round < bench.rounds; round++)
-			map_touch_unmap(size);
+		rounds(size);
 		return;
 	}
 	for (round = 0; round < ROUNDS; round++) {
@@ -304,10 +332,10 @@ static void bench_size(size_t size, bool read)
 			map_unmap(size);
 			alloc_free(size);
 		}
-		m = map(size);
+		m = map(read ? read_mapping(size) : size);
 		touch(m);
 		if (read)
-			direct_read(m);
+			direct_read(m, size);
 		else
 			pin(m);
 		unmap(m);
@@ -327,10 +355,14 @@ int main(int argc, char **argv)
 {
 	int opt;
 
-	while ((opt = getopt(argc, argv, "kd:u:r:")) != -1) {
+	while ((opt = getopt(argc, argv, "knd:u:r:")) != -1) {
 		switch (opt) {
 		case 'k':
 			bench.keyed = true;
+			break;
+		case 'n':
+			if (prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0))
+				die("PR_SET_THP_DISABLE");
 			break;
 		case 'd':
 			bench.disk = open(optarg, O_RDONLY | O_DIRECT | O_CLOEXEC);
@@ -348,7 +380,7 @@ int main(int argc, char **argv)
 		}
 	}
 	if (argc - optind < 2) {
-		fprintf(stderr, "usage: %s [-k] [-d DISK] [-u FUNCTION] [-r ROUNDS] FILE SIZE...\n",
+		fprintf(stderr, "usage: %s [-kn] [-d DISK] [-u FUNCTION] [-r ROUNDS] FILE SIZE...\n",
 			argv[0]);
 		return 2;
 	}
@@ -360,7 +392,7 @@ int main(int argc, char **argv)
 
 	for (; optind < argc; optind++)
 		bench_size(strtoull(argv[optind], NULL, 0), false);
-	if (bench.disk >= 0) {
+	if (bench.disk >= 0 && !bench.rounds) {
 		bench_size(SZ_1M, true);
 		bench_size(SZ_16M, true);
 	}

@@ -10,7 +10,7 @@ use super::{
     },
     object::{
         Backing,
-        Extent,
+        Extents,
         Mapping,
         Object, //
     },
@@ -44,7 +44,8 @@ use crate::{
             Atomic,
             Relaxed, //
         },
-        Arc, //
+        Arc,
+        ArcBorrow, //
     }, //
 };
 use core::ptr::NonNull;
@@ -104,10 +105,12 @@ impl Charge {
         })
     }
 
+    #[inline]
     pub(super) fn nr_pages(&self) -> usize {
         self.nr_pages
     }
 
+    #[inline]
     pub(super) fn counters(&self) -> &Counters {
         &self.account.counters
     }
@@ -245,7 +248,7 @@ impl Context {
         source: usize,
         nr_pages: usize,
         pgoff: &dyn Fn() -> Result<usize>,
-    ) -> Result<Arc<Object>> {
+    ) -> Result<Object> {
         let backend = active.source(source)?;
 
         // Fail early: allocating clears memory, which would be in vain. For less than the largest
@@ -258,14 +261,10 @@ impl Context {
         let charge = Charge::new(&self.account, nr_pages)?;
         // User space chooses the size, so do not warn if it is too large.
         let flags = GFP_KERNEL_ACCOUNT | __GFP_NOWARN;
-        let mut extents = KVVec::with_capacity(min_folios(nr_pages), flags)?;
-        let mut start = 0;
+        let mut extents = Extents::with_capacity(min_folios(nr_pages), flags)?;
 
         backend.alloc(nr_pages, self.user, |folio| {
-            let end = start + folio.nr_pages();
-
-            extents.push(Extent { start, folio }, flags)?;
-            start = end;
+            extents.push(folio, flags)?;
             // Clearing much memory takes long. Stop if the task is being killed, or if the device
             // is being unbound, which waits for this.
             if current!().fatal_signal_pending() {
@@ -282,7 +281,13 @@ impl Context {
         let object_backing = backing.clone_arc();
 
         self.domain.add_backing(active, backing);
-        Object::new(self.domain.clone(), source, pgoff, object_backing, charge)
+        Ok(Object::new(
+            self.domain.clone(),
+            source,
+            pgoff,
+            object_backing,
+            charge,
+        ))
     }
 
     /// Allocates an object of `size` bytes, and returns the offset, in bytes, at which to map it.
@@ -296,6 +301,7 @@ impl Context {
         }
         let object = self.alloc_object(active, source, nr_pages, &|| self.take_offset(nr_pages))?;
         let pgoff = object.pgoff;
+        let object = Arc::new(object, GFP_KERNEL_ACCOUNT)?;
 
         self.objects
             .insert_range(pgoff..pgoff + nr_pages, object, GFP_KERNEL_ACCOUNT)
@@ -327,7 +333,7 @@ impl Context {
         let offset = usize::try_from(offset).map_err(|_| ENOENT)?;
         let pgoff = offset >> PAGE_SHIFT;
 
-        if !offset.is_multiple_of(PAGE_SIZE) || self.find(pgoff).is_none() {
+        if !offset.is_multiple_of(PAGE_SIZE) || self.with_object(pgoff, |_| ()).is_none() {
             return Err(ENOENT);
         }
         // Another thread may have freed the object since. No other object has taken its offset.
@@ -337,19 +343,26 @@ impl Context {
         Ok(())
     }
 
-    /// Returns the object that starts at `pgoff`.
-    fn find(&self, pgoff: usize) -> Option<Arc<Object>> {
-        let object: Arc<Object> = self.objects.lock().load(pgoff)?.into();
+    /// Calls `f` with the object that starts at `pgoff`, if there is one.
+    fn with_object<R>(
+        &self,
+        pgoff: usize,
+        f: impl FnOnce(ArcBorrow<'_, Object>) -> R,
+    ) -> Option<R> {
+        let mut objects = self.objects.lock();
+        let object = objects.load(pgoff)?;
 
-        (object.pgoff == pgoff).then_some(object)
+        (object.pgoff == pgoff).then(|| f(object))
     }
 
     /// Returns the object that starts at `pgoff` and has `nr_pages` pages, or `EINVAL` if there is
     /// none.
     pub(super) fn object(&self, pgoff: usize, nr_pages: usize) -> Result<Arc<Object>> {
-        self.find(pgoff)
-            .filter(|object| object.nr_pages() == nr_pages)
-            .ok_or(EINVAL)
+        self.with_object(pgoff, |object| {
+            (object.nr_pages() == nr_pages).then(|| object.into())
+        })
+        .flatten()
+        .ok_or(EINVAL)
     }
 
     /// Prepares a mapping of the file.
@@ -361,7 +374,12 @@ impl Context {
         let nr_pages = desc.size() >> PAGE_SHIFT;
         let source = match desc.pgoff() {
             0 => 0,
-            pgoff => self.object(pgoff, nr_pages)?.source,
+            pgoff => self
+                .with_object(pgoff, |object| {
+                    (object.nr_pages() == nr_pages).then_some(object.source)
+                })
+                .flatten()
+                .ok_or(EINVAL)?,
         };
         let active = self.domain.enter()?;
         let backend = active.source(source)?;

@@ -15,6 +15,7 @@ use super::{
     Operations, //
 };
 use crate::{
+    alloc::Flags,
     list::{
         impl_list_arc_safe,
         impl_list_item,
@@ -40,22 +41,73 @@ use crate::{
 };
 use core::{
     marker::PhantomData,
-    mem, //
+    mem,
+    ops::Deref, //
 };
 
 /// A folio of an object, and its place in the object.
-pub(super) struct Extent {
+struct Extent {
     /// The index, in pages, at which the folio starts in the object.
-    pub(super) start: usize,
-    pub(super) folio: ARef<DeviceFolio>,
+    start: usize,
+    folio: ARef<DeviceFolio>,
+}
+
+/// The folios of an object, without gaps. Most objects have only one, which needs no memory of its
+/// own here.
+#[derive(Default)]
+pub(super) struct Extents {
+    first: Option<Extent>,
+    /// Sorted by `start`.
+    more: KVVec<Extent>,
+}
+
+impl Extents {
+    /// Creates an empty list with room for `nr_folios` folios.
+    pub(super) fn with_capacity(nr_folios: usize, flags: Flags) -> Result<Self> {
+        Ok(Self {
+            first: None,
+            more: KVVec::with_capacity(nr_folios.saturating_sub(1), flags)?,
+        })
+    }
+
+    /// Appends a folio.
+    pub(super) fn push(&mut self, folio: ARef<DeviceFolio>, flags: Flags) -> Result {
+        match self.more.last().or(self.first.as_ref()) {
+            Some(last) => {
+                let start = last.start + last.folio.nr_pages();
+
+                self.more.push(Extent { start, folio }, flags)?;
+            }
+            None => self.first = Some(Extent { start: 0, folio }),
+        }
+        Ok(())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Extent> {
+        [self.first.as_slice(), &self.more].into_iter().flatten()
+    }
+
+    /// Returns the folio that has the page with the index `page` of the object, and the index of
+    /// the page in the folio.
+    fn find(&self, page: usize) -> Option<(&DeviceFolio, usize)> {
+        let after = self.more.partition_point(|extent| extent.start <= page);
+        let extent = match after.checked_sub(1) {
+            Some(at) => self.more.get(at)?,
+            None => self.first.as_ref()?,
+        };
+
+        // OVERFLOW: The extent does not start after the page.
+        let index = page - extent.start;
+        (index < extent.folio.nr_pages()).then_some((&*extent.folio, index))
+    }
 }
 
 /// The memory of an object, until the domain is revoked.
 #[pin_data]
 pub(super) struct Backing {
-    /// Sorted by `start`, without gaps. Pages are mapped with this lock held.
+    /// Pages are mapped with this lock held.
     #[pin]
-    extents: Mutex<KVVec<Extent>>,
+    extents: Mutex<Extents>,
     #[pin]
     links: ListLinks,
 }
@@ -68,7 +120,7 @@ impl_list_item! {
 }
 
 impl Backing {
-    pub(super) fn new(extents: KVVec<Extent>) -> impl PinInit<Self, Error> {
+    pub(super) fn new(extents: Extents) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             extents <- new_mutex!(extents),
             links <- ListLinks::new(),
@@ -90,7 +142,7 @@ impl Backing {
 
         // The lock is held until the pages are mapped: so `Domain::revoke`, which takes it in
         // `clear()`, unmaps them afterwards.
-        for extent in &*extents {
+        for extent in extents.iter() {
             if !go_on() || mapping.insert_folio(extent.start, &extent.folio).is_err() {
                 break;
             }
@@ -101,24 +153,13 @@ impl Backing {
     fn fault(&self, page: usize, fault: &VmFault) -> FaultResult {
         let extents = self.extents.lock();
 
-        match find(&extents, page) {
+        match extents.find(page) {
             // The lock is held until the page is mapped: so `Domain::revoke`, which takes it in
             // `clear()`, unmaps the page afterwards.
             Some((folio, index)) => fault.insert_page(folio, index),
             None => FaultResult::SigBus,
         }
     }
-}
-
-/// Returns the folio that has the page with the index `page` of an object, and the index of the
-/// page in the folio.
-fn find(extents: &[Extent], page: usize) -> Option<(&DeviceFolio, usize)> {
-    let after = extents.partition_point(|extent| extent.start <= page);
-    let extent = extents.get(after.checked_sub(1)?)?;
-
-    // OVERFLOW: The extent does not start after the page.
-    let index = page - extent.start;
-    (index < extent.folio.nr_pages()).then_some((&*extent.folio, index))
 }
 
 /// An allocation: the memory of one ioctl, or of one mapping at offset 0.
@@ -141,7 +182,7 @@ impl Object {
         pgoff: usize,
         backing: Arc<Backing>,
         charge: Charge,
-    ) -> Result<Arc<Self>> {
+    ) -> Self {
         let object = Self {
             domain,
             source,
@@ -153,10 +194,10 @@ impl Object {
         object.count(|counters| {
             counters.objects.fetch_add(1, Relaxed);
         });
-        // If this fails, it drops the object, which undoes the above.
-        Ok(Arc::new(object, GFP_KERNEL_ACCOUNT)?)
+        object
     }
 
+    #[inline]
     pub(super) fn nr_pages(&self) -> usize {
         self.charge.nr_pages()
     }
@@ -170,6 +211,7 @@ impl Object {
         });
     }
 
+    #[inline]
     fn count(&self, f: impl Fn(&Counters)) {
         f(self.charge.counters());
         self.domain.count(self.source, f);
@@ -185,15 +227,34 @@ impl Drop for Object {
     }
 }
 
+/// The object of a mapping.
+enum Mapped {
+    /// That of a mapping at offset 0, which no other mapping has.
+    Own(Object),
+    Shared(Arc<Object>),
+}
+
+impl Deref for Mapped {
+    type Target = Object;
+
+    #[inline]
+    fn deref(&self) -> &Object {
+        match self {
+            Self::Own(object) => object,
+            Self::Shared(object) => object,
+        }
+    }
+}
+
 /// The private data of the VMA of one call of `mmap()`, and of all VMAs that were split off or
 /// copied from it.
 pub(super) struct Mapping<T> {
-    object: Arc<Object>,
+    object: Mapped,
     _node: PhantomData<fn() -> T>,
 }
 
 impl<T> Mapping<T> {
-    fn new(object: Arc<Object>) -> Self {
+    fn new(object: Mapped) -> Self {
         object.count(|counters| {
             counters.mappings.fetch_add(1, Relaxed);
         });
@@ -220,7 +281,7 @@ impl<T: Operations> VmOps for Mapping<T> {
         let object = if pgoff == 0 {
             let active = context.domain().enter()?;
 
-            context
+            let object = context
                 .alloc_object(&active, 0, nr_pages, &|| Ok(0))
                 .map_err(|e| {
                     // `p2pmem/allocate` fails with this error, too.
@@ -229,10 +290,11 @@ impl<T: Operations> VmOps for Mapping<T> {
                     } else {
                         e
                     }
-                })?
+                })?;
+            Mapped::Own(object)
         } else {
             // The object may have been freed since `mmap_prepare()` looked it up.
-            context.object(pgoff, nr_pages)?
+            Mapped::Shared(context.object(pgoff, nr_pages)?)
         };
 
         let this = Arc::new(Self::new(object), GFP_KERNEL_ACCOUNT)?;
