@@ -55,6 +55,13 @@ clean_up()
 		kill -0 -- "-$p" 2>/dev/null || { : >"$HELD"; break; }
 		sleep 0.1
 	done
+	# What still runs there must not lose its folder.
+	for p in "${CLEAN_PIDS[@]}"; do
+		for ((i = 0; i < 50; i++)); do
+			kill -0 "$p" 2>/dev/null || break
+			sleep 0.1
+		done
+	done
 	for p in "${CLEAN_PATHS[@]}"; do rm -rf -- "$p"; done
 }
 trap clean_up EXIT

@@ -106,8 +106,8 @@ guests_begin()
 		(
 			CLEAN_PIDS=() CLEAN_PATHS=() HELD=''
 			trap clean_up EXIT
-			trap 'exit 143' TERM
-			while [ $# -gt 0 ]; do
+			trap 'exit 143' TERM HUP
+			while [ $# -gt 0 ] && kill -0 $$ 2>/dev/null; do
 				# Unless the other one has it.
 				if mkdir "$3/lane" 2>/dev/null; then
 					vm_boot "$3" "$1" "$2" "$limit"
@@ -127,10 +127,17 @@ guest_end()
 {
 	JOB=$2
 	while [ ! -e "$JOB/booted" ] && kill -0 "${BESIDE[@]}" 2>/dev/null; do sleep 0.5; done
-	[ -e "$JOB/booted" ] || echo "125 0" >"$JOB/booted"
+	VM_STATUS=125 VM_SECONDS=0
 	# shellcheck disable=SC2034 # vm_verdict reads them
-	read -r VM_STATUS VM_SECONDS <"$JOB/booted"
+	! grep -qxE '[0-9]+ [0-9]+' "$JOB/booted" 2>/dev/null || read -r VM_STATUS VM_SECONDS <"$JOB/booted"
 	guest_fared "$1"
+}
+
+# guests_end: after the last one of them.
+guests_end()
+{
+	wait "${BESIDE[@]}" 2>/dev/null || :
+	CLEAN_PIDS=()
 }
 
 report_end()

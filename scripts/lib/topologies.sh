@@ -31,7 +31,7 @@ topology_about()	{ topology_field "$1" 7; }
 
 # QEMU's options for ivshmem, and for its memory.
 topology_other()	{ echo "ivshmem-plain,id=shm,memdev=$1,bus=sw3"; }
-topology_memory()	{ echo "memory-backend-ram,id=$1,size=256M,share=on"; }
+topology_memory()	{ echo "memory-backend-ram,id=$1,size=${BAR_MB:-256}M,share=on"; }
 
 # QEMU's options for the NVMe disk with a CMB, and for the drive ID with its data: DIR
 # has the file.

@@ -83,7 +83,7 @@ fresh_job()
 {
 	local file
 
-	for file in out err console cmb.img peer.img; do
+	for file in out err console qemu.log cmb.img peer.img; do
 		: >"$1/$file"
 	done
 	rm -f "$1"/{status,status.new,kmemleak,monitor,.monitor,state}
@@ -144,7 +144,7 @@ monitor()
 }
 
 # new_names: N is another number whenever the command of that variable of the guest is run.
-new_names()	{ sed "s/='/='N=\$(cut -d. -f1 \/proc\/uptime); /"; }
+new_names()	{ sed "s/='/='N=\$(cut -d\" \" -f1 \/proc\/uptime | tr -d .); /"; }
 
 # vm_state JOB: what the processors do, all at one time, in JOB/state.
 vm_state()
@@ -189,8 +189,9 @@ vm_boot_once()
 	EOI_LOST=
 	build=$(build_dir "$2")
 	# The debug kernel checks each struct page, which takes seconds for 128 MiB.
-	local CMB_MB=128
-	# shellcheck disable=SC2034 # topology_devices reads it
+	# VM_MEMORY_MB: of either device.
+	# shellcheck disable=SC2034 # topology_devices reads them
+	local CMB_MB=${VM_MEMORY_MB:-128} BAR_MB=${VM_MEMORY_MB:-256}
 	[ "$2" = release ] || CMB_MB=16
 	[ -f "$build/.p2pdma-built" ] || die "the $2 kernel is not built yet: ./scripts/run"
 	vm_command "$job" "$topology" "$build"

@@ -70,4 +70,5 @@ suite()
 			cases "$JOB/out" "selftests.$config.$topology"
 		done
 	done
+	guests_end
 }

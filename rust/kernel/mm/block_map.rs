@@ -187,25 +187,9 @@ fn set_words(words: &[Atomic<usize>]) -> bool {
     false
 }
 
-/// Clears all bits of `words` if all of them are set, and returns in how many words it has cleared
-/// them. If a word has clear bits, it sets the words again that it has cleared, except those of
-/// which somebody else has got a part since.
-fn clear_words(words: &[Atomic<usize>]) -> usize {
-    let nr_cleared = words.iter().take_while(|word| clear_word(word)).count();
-
-    if nr_cleared == words.len() {
-        return nr_cleared;
-    }
-    words
-        .iter()
-        .take(nr_cleared)
-        .filter(|word| !set_word(word))
-        .count()
-}
-
 /// Does the same as [`set_words`], but looks at all words first: setting words in vain could make
 /// other callers fail.
-fn alloc_words(words: &[Atomic<usize>]) -> bool {
+fn claim_words(words: &[Atomic<usize>]) -> bool {
     words.iter().all(|word| word.load(Relaxed) == 0) && set_words(words)
 }
 
@@ -342,7 +326,7 @@ impl BlockMap {
         let alloc_in = |(i, words): (usize, &[Atomic<usize>])| {
             let bit = match words {
                 [word] => alloc_bits(word, order)?,
-                _ => alloc_words(words).then_some(0)?,
+                _ => claim_words(words).then_some(0)?,
             };
 
             // INVARIANT: This is a naturally aligned block of units of the map.
@@ -390,14 +374,13 @@ impl BlockMap {
     /// # Errors
     ///
     /// - `EINVAL` if the block is not within the map.
-    /// - `EBUSY` if a unit of the block is in use. No unit has been claimed then. A block of
-    ///   several words may have kept other callers from some of its units for a moment.
+    /// - `EBUSY` if a unit of the block is in use. No unit has been claimed then.
     pub fn claim(&self, block: Block) -> Result {
         let (words, mask) = self.bits(block).ok_or(EINVAL)?;
 
         let claimed = match words {
             [word] => set_bits(word, mask),
-            _ => set_words(words),
+            _ => claim_words(words),
         };
 
         if !claimed {
@@ -414,12 +397,11 @@ impl BlockMap {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the block is not within the map, or if a unit of it is not in use. No unit has
-    /// been freed then, except that of a block of several words, other callers may have got some
-    /// units meanwhile. The first time a warning is logged. If several callers free the same block
-    /// at the same time, one of them succeeds. If they free overlapping blocks of several words, a
-    /// part of a block may be freed. The map does not know the owners of units: freeing a unit that
-    /// already has a new owner is not detected.
+    /// `EINVAL` if the block is not within the map, or if a unit of it is not in use. Except in the
+    /// last case below, no unit has been freed then. The first time a warning is logged. If several
+    /// callers free the same block at the same time, one of them succeeds. If they free overlapping
+    /// blocks of several words, a part of a block may be freed. The map does not know the owners of
+    /// units: freeing a unit that already has a new owner is not detected.
     pub fn free(&self, block: Block) -> Result {
         let freed = match self.bits(block) {
             Some(([word], mask)) => {
@@ -429,8 +411,11 @@ impl BlockMap {
                     0
                 }
             }
-            Some((words, _)) => clear_words(words) << WORD_ORDER,
-            None => 0,
+            // Look at all words first, so that nothing is freed if a unit is not in use.
+            Some((words, _)) if words.iter().all(|w| w.load(Relaxed) == usize::MAX) => {
+                words.iter().take_while(|w| clear_word(w)).count() << WORD_ORDER
+            }
+            _ => 0,
         };
 
         // Release pairs with the acquire in `used()`.

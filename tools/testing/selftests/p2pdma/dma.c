@@ -10,6 +10,7 @@
 #include "p2pdma.h"
 #include "pages.h"
 #include "process.h"
+#include "testbed.h"
 
 int pread_all(int fd, void *buf, size_t len, uint64_t offset)
 {
@@ -87,13 +88,19 @@ int dma_out(int disk, void *mem, size_t len)
 pid_t dma_until_gone(int disk, void *mem, size_t len, int ret)
 {
 	uint64_t end = now_ms() + 60000;
-	pid_t pid = fork_child();
-	int now;
+	int *tries = ram_map_shared(sizeof(*tries)), now;
+	bool going;
+	pid_t pid;
 
-	if (pid)
-		return pid;
-	do
-		now = pread_all(disk, mem, len, 0);
-	while (now == ret && now_ms() < end);
-	_exit(now != -EFAULT && now != -EIO);
+	if (!tries)
+		return -1;
+	pid = fork_child();
+	if (!pid) {
+		while ((now = pread_all(disk, mem, len, 0)) == ret && now_ms() < end)
+			__atomic_fetch_add(tries, 1, __ATOMIC_SEQ_CST);
+		_exit(now != -EFAULT && now != -EIO);
+	}
+	going = pid > 0 && WAIT_FOR(__atomic_load_n(tries, __ATOMIC_SEQ_CST) >= 2, 10000);
+	munmap(tries, sizeof(*tries));
+	return going ? pid : -1;
 }

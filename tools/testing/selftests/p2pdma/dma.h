@@ -23,9 +23,10 @@ int dma_in(int disk, void *mem, size_t len);
 int dma_out(int disk, void *mem, size_t len);
 
 /*
- * fork_child() of a process that lets a disk write to @mem until the memory is gone:
- * it exits with 0 if that fails with EFAULT or EIO within 60 s. Until then each
- * attempt must return @ret, an error if the disk cannot reach the memory.
+ * fork_child() of a process that lets a disk write to @mem until the memory is gone: the
+ * process exits with 0 when that fails with EFAULT or EIO, and with 1 after 60 s. Until
+ * then each attempt must return @ret, an error if the disk cannot reach the memory. The
+ * function returns after the second such attempt, or -1 if there is none in 10 s.
  */
 pid_t dma_until_gone(int disk, void *mem, size_t len, int ret);
 

@@ -343,7 +343,8 @@ impl Context {
         Ok(())
     }
 
-    /// Calls `f` with the object that starts at `pgoff`, if there is one.
+    /// Calls `f` with the object that starts at `pgoff`, if there is one. `f` runs with a spinlock
+    /// held, so it must neither sleep nor drop a reference to an object.
     fn with_object<R>(
         &self,
         pgoff: usize,
