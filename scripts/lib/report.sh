@@ -102,8 +102,10 @@ guests_begin()
 	shift
 
 	BESIDE=()
+	# shellcheck disable=SC2034 # only a number
 	for lane in 1 2; do
 		(
+			# shellcheck disable=SC2030,SC2034 # clean_up reads them
 			CLEAN_PIDS=() CLEAN_PATHS=() HELD=''
 			trap clean_up EXIT
 			trap 'exit 143' TERM HUP
@@ -118,6 +120,7 @@ guests_begin()
 			done
 		) &
 		BESIDE+=("$!")
+		# shellcheck disable=SC2031 # this one is not
 		CLEAN_PIDS+=("$!")
 	done
 }

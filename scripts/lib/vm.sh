@@ -192,6 +192,7 @@ vm_boot_once()
 	# VM_MEMORY_MB: of either device.
 	# shellcheck disable=SC2034 # topology_devices reads them
 	local CMB_MB=${VM_MEMORY_MB:-128} BAR_MB=${VM_MEMORY_MB:-256}
+	# shellcheck disable=SC2034
 	[ "$2" = release ] || CMB_MB=16
 	[ -f "$build/.p2pdma-built" ] || die "the $2 kernel is not built yet: ./scripts/run"
 	vm_command "$job" "$topology" "$build"

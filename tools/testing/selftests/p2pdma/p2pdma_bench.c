@@ -392,7 +392,7 @@ int main(int argc, char **argv)
 		}
 	}
 	if (argc - optind < 2) {
-		fprintf(stderr, "usage: %s [-kn] [-d DISK] [-u FUNCTION] [-r ROUNDS] FILE SIZE...\n",
+		fprintf(stderr, "usage: %s [-kn] [-d DISK] [-u FN] [-r ROUNDS] FILE SIZE...\n",
 			argv[0]);
 		return 2;
 	}
