@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Tests of what system calls and files of procfs do to mappings, to all of them and to
- * one page of a huge page: each succeeds or fails with a known error, and neither data
- * nor counters change. See testbed.h for the environment variables.
+ * Tests of what system calls and files of procfs do to a mapping, to the whole of it and
+ * to one page of a huge page: each succeeds or fails with a known error, and neither
+ * data nor counters change. See testbed.h for the environment variables.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -27,15 +27,15 @@
 #define MADV_GUARD_INSTALL	102
 #endif
 
-/* No errno. */
+/* In place of an errno: a call could not be tried. */
 #define NOT_TRIED		1000
 
 #define PAGEMAP_PRESENT		0x8000000000000000ull
 
-/* Where the calls that concern one page do so: in the middle of a huge page. */
+/* The offset for calls on a single page: inside a huge page. */
 #define PLACE			(SZ_2M + 7 * SZ_4K)
 
-/* What a call is about. */
+/* The arguments of a call. */
 struct on {
 	void *mem;
 	size_t len;
@@ -136,7 +136,7 @@ static int call_process_vm(struct on on)
 			      &local, 1ul, &remote, 1ul, 0ul));
 }
 
-/* The thread waits for a value that the word does not have. */
+/* The expected value differs from the word, so this never sleeps. */
 static int call_futex(struct on on)
 {
 	return result(syscall(SYS_futex, on.mem, FUTEX_WAIT, mmio_read32(on.mem) + 1, NULL, NULL,
@@ -156,7 +156,7 @@ static int call_userfaultfd(struct on on)
 	return ret;
 }
 
-/* By a pipe, which takes references to the pages, or copies the data. */
+/* Send a page through a pipe: vmsplice() takes references, write() copies. */
 static int call_pipe(struct on on)
 {
 	struct iovec iov = { on.mem, SZ_4K };
@@ -175,7 +175,7 @@ static int call_pipe(struct on on)
 	return ret;
 }
 
-/* Read the entries of the pages in a file with 8 bytes for each, by address or by PFN. */
+/* Read the 8-byte entries of the pages: pagemap by address, kpage* by PFN. */
 static int call_entries(struct on on)
 {
 	static const char * const files[] = {
@@ -190,7 +190,7 @@ static int call_entries(struct on on)
 		return -errno;
 	for (i = 0; i < on.len / SZ_4K && !ret; i++) {
 		n = pread(fd, &val, sizeof(val), (first + i) * sizeof(val));
-		/* Of PFNs above all RAM, the kernel tells nothing. */
+		/* kpage* have no entries for PFNs above all RAM. */
 		if (n < 0)
 			ret = -errno;
 		else if (!on.arg && (n != sizeof(val) || !(val & PAGEMAP_PRESENT)))
@@ -283,7 +283,7 @@ static int call_core(struct on on)
 	ret = file_read("/proc/sys/kernel/core_pattern", pattern, sizeof(pattern));
 	if (ret)
 		return ret;
-	/* The dump goes elsewhere. */
+	/* core_pattern sends the dump elsewhere, so it cannot be tested here. */
 	if (strchr("|/@", pattern[0]))
 		return -NOT_TRIED;
 	if (!mkdtemp(dir))
@@ -436,7 +436,9 @@ static void test_calls(struct __test_metadata *_metadata, struct _test_data_mmap
 		EXPECT_EQ(SZ_4M, resident(mem, SZ_4M)) {
 			TH_LOG("%s", call->name);
 		}
-		EXPECT_EQ(self->peer.dma, dma_in(self->peer.disk, mem + SZ_2M - 16 * SZ_4K, SZ_1M / 4)) {
+		/* Into two huge pages, and the page that calls_on_one_page is about. */
+		ret = dma_in(self->peer.disk, mem + SZ_2M - SZ_1M / 8, SZ_1M / 4);
+		EXPECT_EQ(self->peer.dma, ret) {
 			TH_LOG("%s", call->name);
 		}
 		ASSERT_EQ(0, munmap(mem, SZ_4M));

@@ -11,24 +11,24 @@
  *   -u FUNCTION
  *            at the end unbind this PCI function, the one with the memory
  *   -r ROUNDS
- *            only map, touch and unmap so often, or with -d only read, and print
- *            nothing: for a profile of what is done between two calls of getrusage()
+ *            only map, touch and unmap ROUNDS times, or with -d only read, and print
+ *            nothing: a profile can count what runs between two calls of getrusage()
  *
  * Prints a line "OPERATION BYTES VALUE" for each result. A value is the minimum of
- * the rounds after the first one, in nanoseconds, which are instructions under
- * "qemu -icount". Each round of all operations maps the memory anew.
+ * the rounds after the first one, in nanoseconds, unless noted below. Under "qemu
+ * -icount" a nanosecond is an instruction. Each operation maps memory anew in each round.
  *
  *   first        map, touch and unmap of the first round, which may clear memory
  *   map, touch, unmap
  *                map, write to each page, and unmap
- *   faults       how many faults the round took, instead of a time
+ *   faults       number of page faults of the round
  *   map_unmap    map and unmap without touching
  *   alloc_free   allocate and free an object without mapping it
  *   pin, unpin   pin all pages by pin_user_pages_fast(), and unpin them
  *   fork         of a process that has touched the mapping
- *   direct_read  time on the processor of an O_DIRECT read into a part of a mapping
- *   slab         bytes of slab memory that the kernel needs for a mapping
- *   unbind       unbind the driver while there are 1,000 mappings
+ *   direct_read  CPU time of an O_DIRECT read into a part of a mapping
+ *   slab         bytes of slab memory that the kernel needs for a mapping, measured once
+ *   unbind       unbind the driver while there are 1,000 mappings, measured once
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -56,7 +56,10 @@
 #define FOLL_WRITE		0x1
 #define FOLL_PCI_P2PDMA		0x400
 
-/* The number of small mappings in two measurements. */
+/*
+ * MANY small mappings first fill free memory of the slabs, and stay for "unbind".
+ * MANY_MORE are counted for "slab".
+ */
 #define MANY			1000
 #define MANY_MORE		5000
 #define MANY_SIZE		SZ_4K
@@ -255,7 +258,7 @@ static int64_t slab_bytes(void)
 	char line[128];
 	FILE *f;
 
-	/* Each processor has a part of the counters that is not told otherwise. */
+	/* Fold the per-CPU counters into the global ones. */
 	if (file_write("/proc/sys/vm/stat_refresh", "1"))
 		die("stat_refresh");
 	f = fopen("/proc/meminfo", "re");
@@ -268,7 +271,6 @@ static int64_t slab_bytes(void)
 	return kib * 1024;
 }
 
-/* There may be free memory in the slabs for the first mappings: count the next ones. */
 static void bench_many(void)
 {
 	static struct mapping m[MANY + MANY_MORE];

@@ -229,7 +229,7 @@ impl Drop for Object {
 
 /// The object of a mapping.
 enum Mapped {
-    /// That of a mapping at offset 0, which no other mapping has.
+    /// The mapping is at offset 0, and no other mapping has this object.
     Own(Object),
     Shared(Arc<Object>),
 }
