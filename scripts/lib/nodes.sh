@@ -3,8 +3,8 @@
 # What the guests of scripts/bench and scripts/profile have in common.
 
 # bind_nodes: for a guest's command: binds nvme_cmb and p2pbar to their devices. Then
-# "file NAME" sets args to p2pdma_bench's arguments for what the README's table calls NAME,
-# whose function is fns[NAME], and "bind_all" binds again what has been unbound.
+# "file NAME" sets args to p2pdma_bench's arguments for a column of the README's table,
+# fns[NAME] is its PCI function, and "bind_all" binds again what has been unbound.
 bind_nodes()
 {
 	cat <<-'EOF'

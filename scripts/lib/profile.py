@@ -40,7 +40,7 @@ def count(path, mark):
             if addr == mark:
                 marks += 1
                 inside = False
-            # A round begins when the first call is back in the program. Leave out the first one.
+            # A round begins when its first getrusage() returns to user space. Skip the first round.
             elif marks % 2 and marks > 1 and addr < f"{USER_END:016x}":
                 inside = True
             if inside:
@@ -52,7 +52,7 @@ def main(kallsyms, trace):
     addrs, names = functions(kallsyms)
     counts, rounds = count(trace, addrs[names.index(MARK)])
     if rounds < 1:
-        sys.exit("error: the trace has no two rounds")
+        sys.exit("error: the trace has fewer than two complete rounds")
     by_name = collections.Counter()
     for text, number in counts.items():
         addr = int(text, 16)

@@ -69,7 +69,7 @@ guest()
 	guest_fared "$name"
 }
 
-# guest_job COMMAND [FILE...]: a job for vm_boot. Sets JOB.
+# guest_job COMMAND [FILE...]: make a job for vm_boot. Sets JOB.
 guest_job()
 {
 	new_job JOB
@@ -94,8 +94,8 @@ guest_fared()
 	fi
 }
 
-# guests_begin TIMEOUT [CONFIG TOPOLOGY JOB]...: boot all of them in the background, two at a
-# time.
+# guests_begin TIMEOUT [CONFIG TOPOLOGY JOB]...: boot all guests, two at a time, in the
+# background.
 guests_begin()
 {
 	local limit=$1 lane
@@ -110,7 +110,7 @@ guests_begin()
 			trap clean_up EXIT
 			trap 'exit 143' TERM HUP
 			while [ $# -gt 0 ] && kill -0 $$ 2>/dev/null; do
-				# Unless the other one has it.
+				# Skip a job that the other lane has taken.
 				if mkdir "$3/lane" 2>/dev/null; then
 					vm_boot "$3" "$1" "$2" "$limit"
 					echo "$VM_STATUS $VM_SECONDS" >"$3/lane/status"
@@ -136,7 +136,7 @@ guest_end()
 	guest_fared "$1"
 }
 
-# guests_end: after the last one of them.
+# guests_end: call this after the last guest_end.
 guests_end()
 {
 	wait "${BESIDE[@]}" 2>/dev/null || :

@@ -143,7 +143,7 @@ monitor()
 		"$var" "$(printf ' "%s"' "$@")"
 }
 
-# new_names: N is another number whenever the command of that variable of the guest is run.
+# new_names: make the command set N to a new number each time the guest runs it.
 new_names()	{ sed "s/='/='N=\$(cut -d\" \" -f1 \/proc\/uptime | tr -d .); /"; }
 
 # vm_state JOB: what the processors do, all at one time, in JOB/state.
@@ -189,7 +189,7 @@ vm_boot_once()
 	EOI_LOST=
 	build=$(build_dir "$2")
 	# The debug kernel checks each struct page, which takes seconds for 128 MiB.
-	# VM_MEMORY_MB: of either device.
+	# VM_MEMORY_MB is the memory of each device, in the release kernel.
 	# shellcheck disable=SC2034 # topology_devices reads them
 	local CMB_MB=${VM_MEMORY_MB:-128} BAR_MB=${VM_MEMORY_MB:-256}
 	# shellcheck disable=SC2034
@@ -207,8 +207,8 @@ vm_boot_once()
 			echo "P2PDMA_PLUG='echo 1 >/sys/bus/pci/rescan'"
 		else
 			monitor P2PDMA_UNPLUG "device_del shm"
-			# QEMU aborts if it is plugged in with memory that has the name of what it
-			# had before, even if that is deleted: RCU frees the old memory later.
+			# QEMU aborts if the device is plugged in again with a memory backend of the
+			# same name, even after object_del: RCU frees the old one later.
 			# shellcheck disable=SC2016 # for the guest's shell
 			monitor P2PDMA_PLUG "object_add $(topology_memory 'bar$N')" \
 				"device_add $(topology_other 'bar$N')" | new_names

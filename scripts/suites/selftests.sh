@@ -44,7 +44,7 @@ suite()
 	local config topology list jobs=()
 	declare -A job=()
 
-	# The guest that takes longest comes first.
+	# Start the debug guest first: it takes longest.
 	for config in debug release; do
 		list=$(build_dir $config)/guest/opt/kselftest/kselftest-list.txt
 		if ! grep -q '^p2pdma:' "$list" 2>/dev/null; then
