@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: GPL-2.0
-# In the guest: which PCI functions are the topology's three devices, under the
+# In the guest: which PCI functions are the topology's devices, under the
 # names that the kselftests want.
 
 # nvme_with SERIAL: the PCI function of that NVMe controller.
@@ -29,4 +29,5 @@ pci_with()
 P2PDMA_CMB=$(nvme_with p2pdma-cmb)
 P2PDMA_PEER=$(nvme_with p2pdma-peer)
 P2PDMA_OTHER=$(pci_with 0x1af4 0x1110)
-export P2PDMA_CMB P2PDMA_PEER P2PDMA_OTHER
+P2PDMA_CLIENT=$(pci_with 0x1234 0x11e8)
+export P2PDMA_CMB P2PDMA_PEER P2PDMA_OTHER P2PDMA_CLIENT

@@ -259,7 +259,7 @@ impl PinnedDrop for Base {
 /// It is released when the device has been unbound. The release waits until all references to
 /// folios and all [`FreeFolio`]s have been dropped.
 ///
-/// The pagemap keeps one bit for each page in addition to what the allocator `A` keeps. It records
+/// The pagemap keeps nine bits for eight pages in addition to what the allocator `A` keeps. It records
 /// the last user of a page in its `struct page`.
 ///
 /// # Invariants
@@ -351,6 +351,12 @@ impl<A: PageAllocator> Pagemap<A> {
     #[inline]
     pub fn nr_used(&self) -> usize {
         self.base.map.used()
+    }
+
+    /// Returns whether at least `nr_pages` pages are free. They need not be contiguous.
+    #[inline]
+    pub fn has_free(&self, nr_pages: usize) -> bool {
+        self.base.map.has_free(nr_pages)
     }
 
     /// Allocates a folio of `1 << order` pages for `user`, or of less if there is no such block.

@@ -34,27 +34,27 @@
 //! # Ok::<(), Error>(())
 //! ```
 
+use self::chunk::{
+    claim_chunks,
+    free_chunks,
+    Chunk,
+    CHUNK_ORDER,
+    CHUNK_UNITS, //
+};
 use crate::{
     alloc::Flags,
     pr_warn_once,
     prelude::*,
     sync::atomic::{
-        Acquire,
         Atomic,
-        Relaxed,
-        Release, //
+        Relaxed, //
     },
 };
 use core::ops::Range;
 
+mod chunk;
 #[cfg(CONFIG_RUST_BLOCK_MAP_KUNIT_TEST)]
 mod tests;
-
-/// The number of units in a word of the map.
-const WORD_UNITS: usize = usize::BITS as usize;
-
-/// The order of a block that fills a word of the map.
-const WORD_ORDER: u32 = usize::BITS.ilog2();
 
 /// A naturally aligned block of `2^order` units.
 ///
@@ -110,108 +110,19 @@ impl Block {
     }
 }
 
-/// Returns a word with the lowest `2^order` bits set. `order` is at most [`WORD_ORDER`].
-fn low_bits(order: u32) -> usize {
-    usize::MAX >> (usize::BITS - (1 << order))
-}
-
-/// Returns the lowest bit at which a naturally aligned block of `order` is free in the word `used`.
-/// `order` is at most [`WORD_ORDER`].
-fn find_free(used: usize, order: u32) -> Option<u32> {
-    let mut free = !used;
-
-    // Before each round, the set bits are those at which a run of `2^i` free units starts.
-    for i in 0..order {
-        free &= free >> (1 << i);
-    }
-    // In the quotient, each bit whose number is a multiple of `2^order` is set.
-    free &= usize::MAX / low_bits(order);
-
-    (free != 0).then(|| free.trailing_zeros())
-}
-
-/// Sets the bits of `mask` in a word if all of them are clear, and returns whether they were.
-fn set_bits(word: &Atomic<usize>, mask: usize) -> bool {
-    let mut used = word.load(Relaxed);
-
-    while used & mask == 0 {
-        match word.cmpxchg(used, used | mask, Acquire) {
-            Ok(_) => return true,
-            Err(now) => used = now,
-        }
-    }
-
-    false
-}
-
-/// Clears the bits of `mask` in a word if all of them are set, and returns whether they were.
-fn clear_bits(word: &Atomic<usize>, mask: usize) -> bool {
-    let mut used = word.load(Relaxed);
-
-    while used & mask == mask {
-        match word.cmpxchg(used, used & !mask, Release) {
-            Ok(_) => return true,
-            Err(now) => used = now,
-        }
-    }
-
-    false
-}
-
-/// Sets all bits of a word if all of them are clear, and returns whether they were.
-fn set_word(word: &Atomic<usize>) -> bool {
-    word.cmpxchg(0, usize::MAX, Acquire).is_ok()
-}
-
-/// Clears all bits of a word if all of them are set, and returns whether they were.
-fn clear_word(word: &Atomic<usize>) -> bool {
-    word.cmpxchg(usize::MAX, 0, Release).is_ok()
-}
-
-/// Sets all bits of `words` if all of them are clear, and returns whether they were. If not, it
-/// clears the words again that it has set.
-//
-// Callers cannot make each other fail. Of two blocks that overlap, one contains the other, as they
-// are naturally aligned. Words are set upwards and cleared downwards, so what a caller has set is
-// always the beginning of its block. Two callers hence meet at the first word of the smaller block:
-// one of them gets it and goes on, and only the other fails.
-fn set_words(words: &[Atomic<usize>]) -> bool {
-    let nr_set = words.iter().take_while(|word| set_word(word)).count();
-
-    if nr_set == words.len() {
-        return true;
-    }
-    for word in words.iter().take(nr_set).rev() {
-        clear_word(word);
-    }
-    false
-}
-
-/// Does the same as [`set_words`], but looks at all words first: setting words in vain could make
-/// other callers fail.
-fn claim_words(words: &[Atomic<usize>]) -> bool {
-    words.iter().all(|word| word.load(Relaxed) == 0) && set_words(words)
-}
-
-/// Claims the lowest free block of `order` in a word, and returns its first bit. `order` is at most
-/// [`WORD_ORDER`].
-fn alloc_bits(word: &Atomic<usize>, order: u32) -> Option<u32> {
-    let mut used = word.load(Relaxed);
-
-    loop {
-        let bit = find_free(used, order)?;
-
-        match word.cmpxchg(used, used | low_bits(order) << bit, Acquire) {
-            Ok(_) => return Some(bit),
-            Err(now) => used = now,
-        }
-    }
+/// Kept out of [`BlockMap::free`], which is called often.
+#[cold]
+#[inline(never)]
+fn warn_not_in_use(block: Block) -> Error {
+    pr_warn_once!("block map: freed {:?} that is not in use\n", block);
+    EINVAL
 }
 
 /// A map that records which units are in use, and allocates naturally aligned blocks of them.
 ///
-/// The map takes one bit for each unit. Any number of callers may use it at once, in any context
-/// except NMI: only [`BlockMap::new`] allocates memory, and no method takes a lock.
+/// The map takes one bit for each unit, and an eighth of that for counters. Any number of callers
+/// may use it at once, in any context except NMI: only [`BlockMap::new`] allocates memory, and no
+/// method takes a lock.
 ///
 /// # Forward progress
 ///
@@ -219,30 +130,32 @@ fn alloc_bits(word: &Atomic<usize>, order: u32) -> Option<u32> {
 ///
 /// - An allocation searches the map once. It misses a block that another caller frees after the
 ///   search has passed it.
-/// - A block of more than `BITS_PER_LONG` units is claimed word by word. If one of its words turns
-///   out to be in use, those before it are freed again. Until then, other callers cannot get them.
+/// - Before units are claimed, a counter for each `8 * BITS_PER_LONG` units counts them as in use.
+///   If the block turns out to be in use, they are subtracted again. Until then, other callers may
+///   not get them.
+/// - A block of more than `BITS_PER_LONG` units is claimed word by word, and one of more than
+///   `8 * BITS_PER_LONG` units by as many at a time. If one of these parts turns out to be in use,
+///   those before it are freed again. Until then, other callers cannot get them.
 ///
 /// # Ordering
 ///
 /// Allocating and claiming have acquire semantics if they succeed, and freeing has release
 /// semantics: what the previous owner of a unit did before freeing it happens before what the next
-/// owner does. This holds even if other units of the same word were allocated or freed in between,
-/// as words are only changed by atomic read-modify-write operations.
+/// owner does. This holds even if other units of the same word, or of the same counter, were
+/// allocated or freed in between: both are only changed by atomic read-modify-write operations.
 ///
 /// This orders memory accesses by processors. Before units are freed, DMA to them must have ended,
 /// and write-combined writes to them must have been flushed.
 ///
 /// # Invariants
 ///
-/// - `words` has `len.div_ceil(WORD_UNITS)` elements.
-/// - Bit `i % WORD_UNITS` of word `i / WORD_UNITS` is set if unit `i` is in use.
-/// - The bits from `len` on, which stand for no unit, are set.
+/// - `chunks` has `len.div_ceil(CHUNK_UNITS)` elements. Unit `i` is a unit of the chunk
+///   `i / CHUNK_UNITS`.
+/// - The bits from `len` on stand for no unit, and are in use in the last chunk.
 pub struct BlockMap {
-    words: KVVec<Atomic<usize>>,
+    chunks: KVVec<Chunk>,
     len: usize,
-    /// The number of units in use, updated after the words.
-    used: Atomic<usize>,
-    /// The word at which a search starts. All words below it are full, unless a race has left it
+    /// The chunk at which a search starts. All chunks below it are full, unless a race has left it
     /// too high.
     hint: Atomic<usize>,
 }
@@ -250,22 +163,17 @@ pub struct BlockMap {
 impl BlockMap {
     /// Creates a map of `nr_units` units, all of which are free.
     pub fn new(nr_units: usize, flags: Flags) -> Result<Self> {
-        let nr_words = nr_units.div_ceil(WORD_UNITS);
-        let mut words = KVVec::with_capacity(nr_words, flags)?;
+        let nr_chunks = nr_units.div_ceil(CHUNK_UNITS);
+        let mut chunks = KVVec::with_capacity(nr_chunks, flags)?;
 
-        for i in 0..nr_words {
-            let used = match nr_units - i * WORD_UNITS {
-                left @ 1..WORD_UNITS => usize::MAX << left,
-                _ => 0,
-            };
-            words.push(Atomic::new(used), flags)?;
+        for i in 0..nr_chunks {
+            chunks.push(Chunk::new(nr_units - i * CHUNK_UNITS), flags)?;
         }
 
-        // INVARIANT: Of the `nr_words` words, only the bits that stand for no unit are set.
+        // INVARIANT: In the last of the `nr_chunks` chunks, what stands for no unit is in use.
         Ok(Self {
-            words,
+            chunks,
             len: nr_units,
-            used: Atomic::new(0),
             hint: Atomic::new(0),
         })
     }
@@ -277,15 +185,32 @@ impl BlockMap {
         self.len
     }
 
-    /// Returns the number of units in use.
+    /// Returns the number of units in use. This adds up the counters of all chunks.
     ///
-    /// Units that other callers allocate or free at the same time may be counted or not. A unit
-    /// that is not counted any more can be allocated.
-    #[inline]
+    /// Units that other callers allocate or free at the same time may be counted or not.
     pub fn used(&self) -> usize {
-        // Units that are allocated again before `free()` updates the counter are counted twice.
-        // Acquire pairs with the release in `free()`.
-        self.used.load(Acquire).min(self.len)
+        let used: usize = self.chunks.iter().map(Chunk::used).sum();
+
+        // What stands for no unit is counted as in use.
+        used - (self.chunks.len() * CHUNK_UNITS - self.len)
+    }
+
+    /// Returns whether at least `nr_units` units are free. They need not be a block.
+    ///
+    /// This takes less time than [`BlockMap::used`] if it is so.
+    pub fn has_free(&self, nr_units: usize) -> bool {
+        let hint = self.hint.load(Relaxed).min(self.chunks.len());
+        let (below, above) = self.chunks.split_at(hint);
+        let mut free = 0;
+
+        // Most of the free units are above the hint.
+        for chunk in [above, below].into_iter().flatten() {
+            if free >= nr_units {
+                break;
+            }
+            free += CHUNK_UNITS - chunk.used();
+        }
+        free >= nr_units
     }
 
     /// Allocates a block of `2^order` units.
@@ -300,57 +225,44 @@ impl BlockMap {
             return None;
         }
 
-        let hint = self.advance_hint();
+        // A block is a part of one chunk, or consists of one or several whole chunks.
+        let chunks_order = order.saturating_sub(CHUNK_ORDER);
+        let alloc_at = |i: usize| {
+            let chunk = i << chunks_order;
+            let first = if order < CHUNK_ORDER {
+                self.chunks.get(chunk)?.alloc(order)?
+            } else {
+                let chunks = self.chunks.get(chunk..chunk + (1 << chunks_order))?;
 
-        // The word of the hint serves most allocations.
-        if order <= WORD_ORDER {
-            if let Some(bit) = self
-                .words
-                .get(hint)
-                .and_then(|word| alloc_bits(word, order))
-            {
-                self.used.add(1 << order, Relaxed);
-                // INVARIANT: This is a naturally aligned block of units of the map.
-                // CAST: `bit` is less than `usize::BITS`.
-                let first = hint * WORD_UNITS + bit as usize;
-                return Some(Block { first, order });
-            }
-        }
-
-        // A block is a part of one word, or consists of one or several whole words.
-        let nr_words = 1 << order.saturating_sub(WORD_ORDER);
-        // PANIC: `nr_words` is not 0.
-        let places = self.words.chunks_exact(nr_words).enumerate();
-        let start = hint.div_ceil(nr_words);
-
-        let alloc_in = |(i, words): (usize, &[Atomic<usize>])| {
-            let bit = match words {
-                [word] => alloc_bits(word, order)?,
-                _ => claim_words(words).then_some(0)?,
+                claim_chunks(chunks).then_some(0)?
             };
 
             // INVARIANT: This is a naturally aligned block of units of the map.
-            // CAST: `bit` is less than `usize::BITS`.
-            let first = i * nr_words * WORD_UNITS + bit as usize;
-            Some(Block { first, order })
+            Some(Block {
+                first: chunk * CHUNK_UNITS + first,
+                order,
+            })
         };
 
-        // The hint may be too high, so search below it as well.
-        let mut above = places.clone().skip(start);
-        let mut below = places.take(start);
-        let block = above
-            .find_map(alloc_in)
-            .or_else(|| below.find_map(alloc_in))?;
-
-        self.used.add(block.nr_units(), Relaxed);
-        self.lower_hint(block);
-        // The words of a large block are full. The next search need not look at them.
-        if order > WORD_ORDER {
-            let word = block.first / WORD_UNITS;
-            let _ = self.hint.cmpxchg(word, word + nr_words, Relaxed);
+        // The chunk of the hint serves most allocations.
+        let hint = self.hint.load(Relaxed);
+        let start = hint.div_ceil(1 << chunks_order);
+        if let Some(block) = alloc_at(start) {
+            return Some(block);
         }
 
-        Some(block)
+        // The hint may be too high, so search below it as well.
+        let mut above = start + 1..self.chunks.len() >> chunks_order;
+        let mut below = 0..start;
+        let block = above
+            .find_map(alloc_at)
+            .or_else(|| below.find_map(alloc_at));
+
+        match block {
+            Some(block) if block.first / CHUNK_UNITS < hint => self.lower_hint(block),
+            _ => self.raise_hint(hint),
+        }
+        block
     }
 
     /// Allocates the largest free block of at most `2^order` units.
@@ -359,14 +271,14 @@ impl BlockMap {
     /// order. Callers that want several blocks should not ask for a larger order than that of the
     /// block before.
     pub fn alloc_up_to(&self, order: u32) -> Option<Block> {
-        if order == 0 {
-            return self.alloc(0);
-        }
-        // `used()` may be too high while others use the map, so search for one unit in any case.
-        let free = (self.len - self.used()).max(1);
-        let mut orders = (0..=order.min(free.ilog2())).rev();
+        self.alloc(order).or_else(|| {
+            // `used()` may be too high while others use the map, so search for one unit in any
+            // case.
+            let free = (self.len - self.used()).max(1);
+            let mut orders = (0..order.min(free.ilog2() + 1)).rev();
 
-        orders.find_map(|order| self.alloc(order))
+            orders.find_map(|order| self.alloc(order))
+        })
     }
 
     /// Claims a given block.
@@ -376,19 +288,17 @@ impl BlockMap {
     /// - `EINVAL` if the block is not within the map.
     /// - `EBUSY` if a unit of the block is in use. No unit has been claimed then.
     pub fn claim(&self, block: Block) -> Result {
-        let (words, mask) = self.bits(block).ok_or(EINVAL)?;
-
-        let claimed = match words {
-            [word] => set_bits(word, mask),
-            _ => claim_words(words),
+        let claimed = if block.order < CHUNK_ORDER {
+            self.chunk_of(block).ok_or(EINVAL)?.claim(block)
+        } else {
+            claim_chunks(self.chunks_of(block).ok_or(EINVAL)?)
         };
 
-        if !claimed {
-            return Err(EBUSY);
+        if claimed {
+            Ok(())
+        } else {
+            Err(EBUSY)
         }
-
-        self.used.add(block.nr_units(), Relaxed);
-        Ok(())
     }
 
     /// Frees a block.
@@ -400,67 +310,63 @@ impl BlockMap {
     /// `EINVAL` if the block is not within the map, or if a unit of it is not in use. Except in the
     /// last case below, no unit has been freed then. The first time a warning is logged. If several
     /// callers free the same block at the same time, one of them succeeds. If they free overlapping
-    /// blocks of several words, a part of a block may be freed. The map does not know the owners of
-    /// units: freeing a unit that already has a new owner is not detected.
+    /// blocks, a part of a block may be freed, or units may be lost. The map does not know the
+    /// owners of units: freeing a unit that already has a new owner is not detected.
     pub fn free(&self, block: Block) -> Result {
-        let freed = match self.bits(block) {
-            Some(([word], mask)) => {
-                if clear_bits(word, mask) {
-                    block.nr_units()
-                } else {
-                    0
-                }
-            }
-            // Look at all words first, so that nothing is freed if a unit is not in use.
-            Some((words, _)) if words.iter().all(|w| w.load(Relaxed) == usize::MAX) => {
-                words.iter().take_while(|w| clear_word(w)).count() << WORD_ORDER
-            }
-            _ => 0,
+        let freed = if block.order < CHUNK_ORDER {
+            self.chunk_of(block).map_or(0, |chunk| chunk.free(block))
+        } else {
+            self.chunks_of(block).map_or(0, free_chunks)
         };
 
-        // Release pairs with the acquire in `used()`.
-        self.used.fetch_sub(freed, Release);
-
         if freed != block.nr_units() {
-            pr_warn_once!("block map: freed {:?} that is not in use\n", block);
-            return Err(EINVAL);
+            return Err(warn_not_in_use(block));
         }
 
         self.lower_hint(block);
         Ok(())
     }
 
-    /// Returns the words of a block, and the bits of the block in each of them, or [`None`] if the
+    /// Returns the chunk of a block whose order is less than [`CHUNK_ORDER`], or [`None`] if the
     /// block is not within the map.
-    fn bits(&self, block: Block) -> Option<(&[Atomic<usize>], usize)> {
-        let Range { start, end } = block.range();
-        let words = start / WORD_UNITS..end.div_ceil(WORD_UNITS);
-        let mask = low_bits(block.order.min(WORD_ORDER)) << (start % WORD_UNITS);
-
-        (end <= self.len).then_some((self.words.get(words)?, mask))
-    }
-
-    /// Moves the hint past words whose bits are all set, and returns it.
-    fn advance_hint(&self) -> usize {
-        let hint = self.hint.load(Relaxed);
-        let words = self.words.iter().skip(hint);
-        let nr_full = words.take_while(|w| w.load(Relaxed) == usize::MAX).count();
-
-        // If this fails, another caller has moved the hint.
-        if nr_full != 0 {
-            let _ = self.hint.cmpxchg(hint, hint + nr_full, Relaxed);
+    fn chunk_of(&self, block: Block) -> Option<&Chunk> {
+        if block.range().end > self.len {
+            return None;
         }
-
-        hint + nr_full
+        self.chunks.get(block.first / CHUNK_UNITS)
     }
 
-    /// Moves the hint down to the first word of a block, unless it is there or below already.
+    /// Returns the chunks of a block whose order is at least [`CHUNK_ORDER`], or [`None`] if the
+    /// block is not within the map.
+    fn chunks_of(&self, block: Block) -> Option<&[Chunk]> {
+        let Range { start, end } = block.range();
+
+        if end > self.len {
+            return None;
+        }
+        self.chunks.get(start / CHUNK_UNITS..end / CHUNK_UNITS)
+    }
+
+    /// Moves the hint past chunks that are full, unless it is not `old` any more.
+    fn raise_hint(&self, old: usize) {
+        let mut hint = old;
+
+        while self.chunks.get(hint).is_some_and(Chunk::is_full) {
+            hint += 1;
+        }
+        // If this fails, another caller has moved the hint.
+        if hint != old {
+            let _ = self.hint.cmpxchg(old, hint, Relaxed);
+        }
+    }
+
+    /// Moves the hint down to the first chunk of a block, unless it is there or below already.
     fn lower_hint(&self, block: Block) {
-        let word = block.first / WORD_UNITS;
+        let chunk = block.first / CHUNK_UNITS;
         let mut hint = self.hint.load(Relaxed);
 
-        while word < hint {
-            hint = self.hint.cmpxchg(hint, word, Relaxed).err().unwrap_or(word);
+        while chunk < hint {
+            hint = self.hint.cmpxchg(hint, chunk, Relaxed).err().unwrap_or(chunk);
         }
     }
 }

@@ -6,9 +6,21 @@
 mod suite {
     use crate::{
         impl_has_hr_timer,
-        mm::block_map::*,
+        mm::block_map::{
+            chunk::{
+                claim_all,
+                claim_word,
+                free_word,
+                WORD_UNITS, //
+            },
+            *, //
+        },
         sync::{
-            atomic::Full,
+            atomic::{
+                Acquire,
+                Full,
+                Release, //
+            },
             Arc,
             ArcBorrow,
             Completion, //
@@ -29,8 +41,8 @@ mod suite {
         workqueue, //
     };
 
-    /// Some numbers of units: less than a word, whole words, and some more than that.
-    const SIZES: [usize; 9] = [0, 1, 3, 63, 64, 65, 255, 512, 1000];
+    /// Some numbers of units: less than a word, whole words, whole chunks, and some more than that.
+    const SIZES: [usize; 10] = [0, 1, 3, 63, 64, 65, 255, 512, 1000, 2049];
 
     fn block(first: usize, order: u32) -> Result<Block> {
         Block::new(first, order).ok_or(EINVAL)
@@ -124,7 +136,7 @@ mod suite {
             let mut random = Random(1);
 
             for _ in 0..1000 {
-                let order = random.order(WORD_ORDER + 4);
+                let order = random.order(CHUNK_ORDER + 3);
                 let given = random.block(len, order).ok_or(EINVAL)?;
                 let was_free = all(&in_use, given, false);
                 let was_used = all(&in_use, given, true);
@@ -156,7 +168,12 @@ mod suite {
                 if let Some(units) = changed.and_then(|block| in_use.get_mut(block.range())) {
                     units.fill(value);
                 }
-                assert_eq!(map.used(), in_use.iter().filter(|unit| **unit).count());
+
+                let used = in_use.iter().filter(|unit| **unit).count();
+
+                assert_eq!(map.used(), used);
+                assert!(map.has_free(len - used));
+                assert!(!map.has_free(len - used + 1));
             }
         }
 
@@ -165,39 +182,101 @@ mod suite {
 
     #[test]
     fn claim_rollback() -> Result {
-        let map = BlockMap::new(8 * WORD_UNITS, GFP_KERNEL)?;
+        let chunk = Chunk::new(CHUNK_UNITS);
 
-        // As if somebody took a unit after the words had been found free.
-        for unit in (0..map.len()).step_by(WORD_UNITS / 2 - 1) {
+        // The bits of free units are first clear and then set.
+        for _ in 0..2 {
+            let flip = Chunk::flip(chunk.state.load(Relaxed));
+            let claim = || {
+                claim_all(
+                    &chunk.words,
+                    |word| claim_word(word, flip),
+                    |word| free_word(word, flip),
+                )
+            };
+
+            // As if somebody took a unit after the words had been found free.
+            for unit in (0..CHUNK_UNITS).step_by(WORD_UNITS / 2 - 1) {
+                let unit = block(unit, 0)?;
+
+                assert!(chunk.claim(unit));
+                assert!(!claim());
+                assert_eq!(chunk.free(unit), 1);
+                assert!(chunk.words.iter().all(|word| word.load(Relaxed) == flip));
+            }
+            assert!(claim());
+            assert!(chunk.words.iter().all(|word| free_word(word, flip)));
+
+            // The same without the words.
+            assert!(chunk.claim_whole());
+            for unit in 0..CHUNK_UNITS {
+                assert_eq!(chunk.free(block(unit, 0)?), 1);
+            }
+        }
+
+        // As if somebody took a unit after the chunks had been found free.
+        let map = BlockMap::new(4 * CHUNK_UNITS, GFP_KERNEL)?;
+
+        for unit in (0..map.len()).step_by(CHUNK_UNITS / 2 - 1) {
             let unit = block(unit, 0)?;
 
             map.claim(unit)?;
-            assert!(!set_words(&map.words));
+            assert!(!claim_all(&map.chunks, Chunk::claim_whole, Chunk::free_whole));
             map.free(unit)?;
-            assert!(map.words.iter().all(|word| word.load(Relaxed) == 0));
+            assert!(map.chunks.iter().all(Chunk::is_free));
         }
-        assert!(set_words(&map.words));
+
+        Ok(())
+    }
+
+    /// A block of all units of a chunk can be freed in parts, and be made of parts.
+    #[test]
+    fn parts_of_a_chunk() -> Result {
+        let map = BlockMap::new(2 * CHUNK_UNITS, GFP_KERNEL)?;
+        let whole = block(CHUNK_UNITS, CHUNK_ORDER)?;
+
+        for order in (0..2 * CHUNK_ORDER).map(|i| i % CHUNK_ORDER) {
+            let part = |i: usize| block(CHUNK_UNITS + (i << order), order);
+            let nr_parts = CHUNK_UNITS >> order;
+
+            map.claim(whole)?;
+            for i in 0..nr_parts {
+                assert_eq!(map.claim(part(i)?), Err(EBUSY));
+            }
+            for i in (0..nr_parts).rev() {
+                map.free(part(i)?)?;
+                assert_eq!(map.free(part(i)?), Err(EINVAL));
+                assert_eq!(map.free(whole), Err(EINVAL));
+                assert_eq!(map.claim(whole).is_ok(), i == 0);
+            }
+            map.free(whole)?;
+
+            for i in 0..nr_parts {
+                map.claim(part(i)?)?;
+                assert_eq!(map.claim(whole), Err(EBUSY));
+            }
+            map.free(whole)?;
+            assert_eq!(map.used(), 0);
+        }
 
         Ok(())
     }
 
     #[test]
     fn free_below_hint() -> Result {
-        for order in 0..WORD_ORDER + 2 {
-            let map = BlockMap::new(8 * WORD_UNITS, GFP_KERNEL)?;
+        for order in 0..CHUNK_ORDER + 2 {
+            let map = BlockMap::new(4 * CHUNK_UNITS, GFP_KERNEL)?;
             let lowest = block(0, order)?;
 
             while map.alloc(0).is_some() {}
-            assert_eq!(map.hint.load(Relaxed), 8);
+            assert_eq!(map.hint.load(Relaxed), 4);
 
             // As if somebody moved the hint at the same time.
             map.free(lowest)?;
-            map.hint.store(8, Relaxed);
+            map.hint.store(4, Relaxed);
 
             assert_eq!(map.alloc(order), Some(lowest));
-            // The words of a larger block are full, and need not be searched.
-            let next = if order > WORD_ORDER { 2 } else { 0 };
-            assert_eq!(map.hint.load(Relaxed), next);
+            assert_eq!(map.hint.load(Relaxed), 0);
             assert!(map.alloc(0).is_none());
         }
 
@@ -302,7 +381,7 @@ mod suite {
                 return true;
             }
 
-            let order = random.order(WORD_ORDER + 3);
+            let order = random.order(CHUNK_ORDER + 2);
             let block = match random.next() % 3 {
                 0 => self.map.alloc(order),
                 1 => self.map.alloc_up_to(order),
@@ -361,7 +440,7 @@ mod suite {
 
     #[test]
     fn concurrent() -> Result {
-        for nr_units in [WORD_UNITS, 4 * WORD_UNITS + 3, 16 * WORD_UNITS] {
+        for nr_units in [WORD_UNITS, 4 * WORD_UNITS + 3, 4 * CHUNK_UNITS] {
             let stress = Stress::new(nr_units)?;
 
             stress.run(|stress, mut random| {
@@ -382,9 +461,9 @@ mod suite {
     /// Of those who free the same block at the same time, one succeeds.
     #[test]
     fn concurrent_free() -> Result {
-        for order in (0..80).map(|i| i % (WORD_ORDER + 4)) {
-            let stress = Stress::new(16 * WORD_UNITS)?;
-            let block = block(8 * WORD_UNITS, order)?;
+        for order in (0..80).map(|i| i % (CHUNK_ORDER + 2)) {
+            let stress = Stress::new(4 * CHUNK_UNITS)?;
+            let block = block(2 * CHUNK_UNITS, order)?;
 
             stress.map.claim(block)?;
             stress.run(move |stress, _| {
@@ -402,7 +481,7 @@ mod suite {
 
     #[test]
     fn hard_interrupt() -> Result {
-        let stress = Stress::new(8 * WORD_UNITS + 5)?;
+        let stress = Stress::new(2 * CHUNK_UNITS + 5)?;
         let mut random = Random(3);
 
         let start = Instant::<Monotonic>::now();

@@ -11,6 +11,9 @@
  *                             can drive; it is no NVMe controller
  *   P2PDMA_PEER=0000:02:00.0  an NVMe controller without a CMB, whose disk the
  *                             tests overwrite
+ *   P2PDMA_CLIENT=0000:04:00.0
+ *                             QEMU's educational device, which rust_driver_edu can drive;
+ *                             its DMA addresses have 64 bits
  *
  * These variables are optional. A test that needs one which is not set is
  * skipped.

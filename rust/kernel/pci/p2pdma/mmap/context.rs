@@ -253,9 +253,7 @@ impl Context {
 
         // Fail early: allocating clears memory, which would be in vain. For less than the largest
         // folio, this check takes about as long as trying.
-        if nr_pages >= 1 << MAX_ORDER
-            && nr_pages > backend.nr_pages().saturating_sub(backend.nr_used())
-        {
+        if nr_pages >= 1 << MAX_ORDER && !backend.has_free(nr_pages) {
             return Err(ENOSPC);
         }
         let charge = Charge::new(&self.account, nr_pages)?;

@@ -146,10 +146,6 @@ impl Domain {
                 GFP_KERNEL,
             )?;
         }
-        if entries.is_empty() {
-            return Err(EINVAL);
-        }
-
         // INVARIANT: The caller promises that `data` is of this type, and to call `revoke()` before
         // it becomes invalid.
         Arc::pin_init(

@@ -117,7 +117,8 @@ impl<'a, T: Operations> Registration<'a, T> {
     /// a child of it on the auxiliary bus.
     ///
     /// Mapping a file at offset 0 allocates from the first of `sources`. User space allocates
-    /// objects from any.
+    /// objects from any. Without sources, user space can only call the ioctls of the driver, and
+    /// `mmap()` fails with `EINVAL`. This is for clients: devices that access the memory of others.
     ///
     /// `data` is called with `owner` and returns the registration data, which the methods of `T`
     /// get. The data may borrow from `owner`, but from nothing else with a lifetime, as they may
@@ -127,8 +128,8 @@ impl<'a, T: Operations> Registration<'a, T> {
     ///
     /// # Errors
     ///
-    /// - `EINVAL` if there are no sources, or more than [`Operations::TYPES`], or if one is the
-    ///   memory of another function.
+    /// - `EINVAL` if there are more sources than [`Operations::TYPES`], or if one is the memory of
+    ///   another function.
     /// - `ENOSPC` if all numbers of nodes are in use.
     /// - `ENOMEM` if there is not enough memory.
     /// - Those of `data`, and those of `misc_register()`.

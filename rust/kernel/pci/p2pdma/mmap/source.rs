@@ -34,6 +34,7 @@ pub(super) trait Backend: Send + Sync {
     fn nr_pages(&self) -> usize;
     /// Returns the number of pages in use, by anyone.
     fn nr_used(&self) -> usize;
+    fn has_free(&self, nr_pages: usize) -> bool;
 }
 
 /// Returns how many folios it takes at least for `nr_pages` pages.
@@ -101,6 +102,10 @@ impl<A: PageAllocator> Backend for Pagemap<A> {
     fn nr_used(&self) -> usize {
         Pagemap::nr_used(self)
     }
+
+    fn has_free(&self, nr_pages: usize) -> bool {
+        Pagemap::has_free(self, nr_pages)
+    }
 }
 
 impl Backend for Pool<'_> {
@@ -123,6 +128,10 @@ impl Backend for Pool<'_> {
 
     fn nr_used(&self) -> usize {
         Pool::nr_used(self)
+    }
+
+    fn has_free(&self, nr_pages: usize) -> bool {
+        nr_pages <= Pool::nr_pages(self).saturating_sub(Pool::nr_used(self))
     }
 }
 
