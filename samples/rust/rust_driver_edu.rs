@@ -2,7 +2,9 @@
 
 //! Rust sample driver of a DMA client: QEMU's educational device.
 //!
-//! QEMU must be run with `-device edu`. The administrator binds the device, 1234:11e8, to the driver
+//! QEMU must be run with `-device edu,dma_mask=0xffffffffffffffff`, and the driver be loaded with
+//! the parameter `dma_bits=64`. By default, the device ignores all but 28 bits of an address, and
+//! so would access other memory. The administrator binds the device, 1234:11e8, to the driver
 //! through `driver_override`.
 //!
 //! User space opens `/dev/edu<N>` and makes the device copy memory. The source and the destination
@@ -52,10 +54,7 @@ use kernel::{
 };
 
 use core::{
-    mem::{
-        forget,
-        offset_of, //
-    },
+    mem::offset_of,
     ops::Range, //
 };
 
@@ -76,8 +75,9 @@ struct Copy {
 ///
 /// Fails with `EINVAL` if an argument is invalid; with `EFAULT` if the source cannot be read, or
 /// the destination cannot be written; with `EREMOTEIO` if the device cannot reach the memory of
-/// another PCI function; with `EINTR` if a signal arrives; with `EIO` if the device does not
-/// respond; with `ENODEV` if the device has been unbound. A part may have been copied then.
+/// another PCI function; with `ENOMEM` if there is not enough memory; with `EINTR` if a signal
+/// arrives; with `EIO` if the device does not respond; with `ENODEV` if the device has been
+/// unbound. A part may have been copied then.
 const COPY: u32 = ioctl::_IOW::<Copy>(b'e' as u32, 0);
 
 mod regs {
@@ -120,13 +120,17 @@ const NR_POLLS: usize = 1000;
 /// The DMA engine.
 struct Engine<'a> {
     bar: pci::Bar<'a, { regs::END }>,
-    /// Whether the device has stopped to respond.
+    /// Whether the device has stopped responding.
     dead: bool,
 }
 
 impl Engine<'_> {
+    fn is_running(&self) -> Result<bool> {
+        Ok(self.bar.try_read64(regs::DMA_CMD)? & regs::DMA_CMD_RUN != 0)
+    }
+
     /// Makes the device copy between its buffer, from byte `at` on, and memory.
-    fn transfer(&mut self, at: usize, memory: DmaSegment, from_device: bool) -> Result {
+    fn transfer(&self, at: usize, memory: DmaSegment, from_device: bool) -> Result {
         let buffer = BUFFER.start + at as u64;
         let (src, dst, command) = if from_device {
             (buffer, memory.addr, regs::DMA_CMD_FROM_DEVICE)
@@ -142,29 +146,36 @@ impl Engine<'_> {
 
         for _ in 0..NR_POLLS {
             fsleep(POLL);
-            if self.bar.try_read64(regs::DMA_CMD)? & regs::DMA_CMD_RUN == 0 {
+            if !self.is_running()? {
                 return Ok(());
             }
         }
-        self.dead = true;
         Err(EIO)
     }
 
-    /// Makes the device copy between its buffer and all of `memory`.
-    fn transfer_all(&mut self, memory: PinnedMapping<'_>, from_device: bool) -> Result {
-        let mut at = 0;
-        let done = memory.segments().try_for_each(|segment| {
-            let start = at;
+    /// Makes the device copy between its buffer and the bytes in `range` of `memory`.
+    fn transfer_part(
+        &self,
+        memory: &PinnedMapping<'_>,
+        range: &Range<usize>,
+        from_device: bool,
+    ) -> Result {
+        let mut start = 0;
 
-            at += segment.len;
-            self.transfer(start, segment, from_device)
-        });
+        for segment in memory.segments() {
+            let part = range.start.max(start)..range.end.min(start + segment.len);
 
-        if self.dead {
-            // The device may access the memory at any time: do not unmap it.
-            forget(memory);
+            if !part.is_empty() {
+                let memory = DmaSegment {
+                    addr: segment.addr + (part.start - start) as u64,
+                    len: part.len(),
+                };
+
+                self.transfer(part.start - range.start, memory, from_device)?;
+            }
+            start += segment.len;
         }
-        done
+        Ok(())
     }
 }
 
@@ -175,20 +186,38 @@ struct Edu<'a> {
 }
 
 impl Edu<'_> {
-    /// Copies `range`, which is not larger than the device's buffer, from `src` to `dst`. Fails
-    /// with `EBUSY` if another task uses the device.
-    fn copy(&self, src: &Arc<PinnedPages>, dst: &Arc<PinnedPages>, range: Range<usize>) -> Result {
-        // Unbinding the device waits for this function. So do not wait for all who want to copy.
+    /// Copies `src` to `dst`, which have the same size. Fails with `EBUSY` if another task uses the
+    /// device.
+    fn copy(&self, src: Arc<PinnedPages>, dst: Arc<PinnedPages>) -> Result {
+        // Unbinding the device waits for this function. So do not wait here for a lock that other
+        // tasks hold during their copies.
         let mut engine = self.engine.try_lock().ok_or(EBUSY)?;
 
         if engine.dead {
             return Err(EIO);
         }
-        let src = PinnedMapping::new(self.pdev.as_ref(), src.clone(), range.clone())?;
-        let dst = PinnedMapping::new(self.pdev.as_ref(), dst.clone(), range)?;
 
-        engine.transfer_all(src, false)?;
-        engine.transfer_all(dst, true)
+        let len = src.len();
+        let src = PinnedMapping::new(self.pdev.as_ref(), src, 0..len)?;
+        let dst = PinnedMapping::new(self.pdev.as_ref(), dst, 0..len)?;
+
+        for start in (0..len).step_by(BUFFER_SIZE) {
+            let range = start..len.min(start + BUFFER_SIZE);
+
+            if current!().signal_pending() {
+                return Err(EINTR);
+            }
+            engine
+                .transfer_part(&src, &range, false)
+                .and_then(|()| engine.transfer_part(&dst, &range, true))
+                .inspect_err(|_| {
+                    // The transfer may not have ended. See to it that the device does not access
+                    // the memory any more before it is unmapped.
+                    self.pdev.clear_master();
+                    engine.dead = true;
+                })?;
+        }
+        Ok(())
     }
 }
 
@@ -201,35 +230,32 @@ impl EduDriver {
         let dst = request.get::<u64>(offset_of!(Copy, dst))?;
         let len = request.get::<u32>(offset_of!(Copy, len))? as usize;
 
-        // Unbinding a device whose memory is pinned waits, so limit the time that this takes.
+        // Unbinding a device waits while its memory is pinned. So limit the length of a copy.
         if request.get::<u32>(offset_of!(Copy, reserved))? != 0 || !(1..=SZ_64K).contains(&len) {
             return Err(EINVAL);
         }
 
-        let pin = |addr: u64, direction| {
-            let addr = UserPtr::from_addr(usize::try_from(addr).map_err(|_| EFAULT)?);
+        loop {
+            let pin = |addr: u64, direction| {
+                let addr = UserPtr::from_addr(usize::try_from(addr).map_err(|_| EFAULT)?);
 
-            Ok::<_, Error>(Arc::new(PinnedPages::new(addr, len, direction)?, GFP_KERNEL)?)
-        };
-        let src = pin(src, DataDirection::ToDevice)?;
-        let dst = pin(dst, DataDirection::FromDevice)?;
-        let mut done = 0;
+                Ok::<_, Error>(Arc::new(
+                    PinnedPages::new(addr, len, direction)?,
+                    GFP_KERNEL,
+                )?)
+            };
+            let src = pin(src, DataDirection::ToDevice)?;
+            let dst = pin(dst, DataDirection::FromDevice)?;
 
-        while done < len {
-            let next = (done + BUFFER_SIZE).min(len);
-
+            // This unpins the pages, also before the next attempt.
+            match request.enter(|edu| edu.copy(src, dst)) {
+                Err(e) if e == EBUSY => fsleep(POLL),
+                result => return result,
+            }
             if current!().signal_pending() {
                 return Err(EINTR);
             }
-            match request.enter(|edu| edu.copy(&src, &dst, done..next)) {
-                Err(e) if e == EBUSY => fsleep(POLL),
-                result => {
-                    result?;
-                    done = next;
-                }
-            }
         }
-        Ok(())
     }
 
     fn bind<'bound>(
@@ -244,7 +270,13 @@ impl EduDriver {
             if bar.read(regs::ID).kind() != regs::EDU {
                 return Err(ENODEV);
             }
-            let engine = KBox::pin_init(new_mutex!(Engine { bar, dead: false }), GFP_KERNEL)?;
+            let engine = Engine { bar, dead: false };
+
+            // A driver before this one may have started a transfer.
+            if engine.is_running()? {
+                return Err(EBUSY);
+            }
+            let engine = KBox::pin_init(new_mutex!(engine), GFP_KERNEL)?;
 
             Ok(Edu { pdev, engine })
         })
@@ -276,8 +308,14 @@ impl pci::Driver for EduDriver {
 
     const ID_TABLE: pci::IdTable<Self::IdInfo> = &PCI_TABLE;
 
-    fn dma_mask() -> Option<DmaMask> {
-        DmaMask::try_new((*module_parameters::dma_bits.value_ref()).into()).ok()
+    fn dma_mask(_info: Option<&Self::IdInfo>) -> Result<Option<DmaMask>> {
+        match *module_parameters::dma_bits.value_ref() {
+            bits @ 32.. => DmaMask::try_new(bits.into()).map(Some),
+            bits => {
+                pr_err!("dma_bits is {bits}, but must be set to at least 32\n");
+                Err(EINVAL)
+            }
+        }
     }
 
     fn probe<'bound>(
@@ -295,8 +333,8 @@ kernel::module_pci_driver! {
     license: "GPL v2",
     params: {
         dma_bits: u8 {
-            default: 28,
-            description: "How wide addresses of DMA may be, as QEMU's option dma_mask says (28)",
+            default: 0,
+            description: "Number of bits in QEMU's option dma_mask; must be set, to at least 32",
         },
     },
 }

@@ -7,6 +7,7 @@ use super::{
     DmaAddress, //
 };
 use crate::{
+    alloc::Flags,
     bindings,
     device::{
         Bound,
@@ -24,6 +25,12 @@ use crate::{
     sync::Arc, //
 };
 use core::ops::Range;
+
+/// Returns how to allocate memory for the list of segments.
+fn flags() -> Flags {
+    // User space chooses the size, so do not warn if it is too large.
+    GFP_KERNEL_ACCOUNT | __GFP_NOWARN
+}
 
 /// A contiguous range of addresses that a device can access by DMA.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -47,23 +54,29 @@ enum Kind {
 /// Pinned memory that is mapped for DMA by a device.
 ///
 /// The memory may be RAM or peer-to-peer DMA memory. The latter is accessed by bus addresses if the
-/// path to it does not leave a PCIe switch, or else through the host bridge. Physically contiguous
-/// memory, like that of a large folio, is one segment. An IOMMU can make one segment of memory that
-/// is not contiguous. Segments are not limited to the maximum size of the device, see
-/// `dma_get_max_seg_size()`.
+/// path to it stays below one PCIe switch, or else through the host bridge. Physically contiguous
+/// memory, for example that of a large folio, is one segment, unless it exceeds
+/// `dma_max_mapping_size()`. An IOMMU can make one segment of memory that is not contiguous.
+/// Segments are not limited to the maximum size of the device, see `dma_get_max_seg_size()`.
 ///
-/// Dropping this unmaps the memory. The device must not use the addresses after that. If a DMA
-/// transfer cannot be stopped, for example because the device does not respond, the driver may
-/// forget the mapping: then the memory stays mapped and pinned forever.
+/// Dropping this unmaps the memory. The device must not use the addresses after that. If a PCI
+/// function does not complete a transfer, the driver calls [`clear_master()`] before. If nothing
+/// stops the device, the driver may forget the mapping: then the memory stays mapped and pinned
+/// forever. If it is memory of another PCI function, unbinding that function then never completes.
+///
+/// On machines where DMA is not cache coherent, a buffer of RAM that a device writes to must be
+/// aligned to `dma_get_cache_alignment()`, in its start and size: otherwise writes of the processor
+/// to the same cache lines may be lost.
+///
+/// [`clear_master()`]: crate::pci::Device::clear_master
 ///
 /// C functions: `pci_p2pdma_state()`, `dma_map_phys()`, `dma_iova_link()`. `block/blk-mq-dma.c`
 /// maps requests in the same way.
 ///
 /// # Invariants
 ///
-/// Each of `segments` has been mapped as it says, for `dev` and in the direction of `pages`. It is
-/// the address of memory of `pages`. If it has no IOMMU mapping, this memory is physically
-/// contiguous.
+/// Each of `segments` has been mapped for `dev` as its [`Kind`] says, in the direction of `pages`.
+/// Its address is that of memory of `pages`.
 pub struct PinnedMapping<'a> {
     segments: KVVec<(DmaSegment, Kind)>,
     dev: &'a Device<Bound>,
@@ -72,13 +85,6 @@ pub struct PinnedMapping<'a> {
     pages: Arc<PinnedPages>,
 }
 
-// SAFETY: Any thread may unmap memory. The pointers in the segments are those of C structures that
-// have no owner.
-unsafe impl Send for PinnedMapping<'_> {}
-
-// SAFETY: A shared reference only permits reading the segments.
-unsafe impl Sync for PinnedMapping<'_> {}
-
 impl<'a> PinnedMapping<'a> {
     /// Maps the bytes in `range` of `pages` for DMA by `dev`, in the direction of `pages`.
     ///
@@ -86,9 +92,10 @@ impl<'a> PinnedMapping<'a> {
     ///
     /// # Errors
     ///
-    /// - `EINVAL` if `range` is empty or exceeds the memory.
-    /// - `EREMOTEIO` if a part of it is memory of a PCI function that `dev` cannot reach.
-    /// - `ENOMEM` if there is not enough memory, or not enough space of addresses.
+    /// - `EINVAL` if `range` is empty or exceeds the memory, or if `dev` cannot do DMA.
+    /// - `EREMOTEIO` if a part of it is memory of a PCI function that `dev` cannot reach, because
+    ///   there is no path or because of the DMA mask of `dev`.
+    /// - `ENOMEM` if there is not enough memory, or not enough I/O virtual addresses.
     pub fn new(
         dev: &'a Device<Bound>,
         pages: Arc<PinnedPages>,
@@ -100,6 +107,10 @@ impl<'a> PinnedMapping<'a> {
             dev,
             pages: pages.clone(),
         };
+        // SAFETY: `dev.as_raw()` is a valid pointer to a `struct device`.
+        if unsafe { (*dev.as_raw()).dma_mask }.is_null() {
+            return Err(EINVAL);
+        }
         let mut state = bindings::pci_p2pdma_map_state::default();
         let mut segments = pages.segments(range).ok_or(EINVAL)?;
 
@@ -125,14 +136,14 @@ impl<'a> PinnedMapping<'a> {
     }
 
     /// Returns the attributes to map a segment with, or [`None`] if it is accessed by its bus
-    /// address. `state` is that of a segment before, or zeroed.
+    /// address. `state` is that of an earlier segment, or zeroed.
     fn attrs(
         &self,
         state: &mut bindings::pci_p2pdma_map_state,
         segment: &Segment,
     ) -> Result<Option<c_ulong>> {
-        // SAFETY: The device is bound. The page is pinned. If it is peer-to-peer DMA memory, this
-        // keeps its pagemap set up and its provider valid.
+        // SAFETY: The device is bound. The page is pinned. The pin keeps the pagemap and the
+        // provider of peer-to-peer DMA memory valid.
         match unsafe {
             bindings::pci_p2pdma_state(state, self.dev.as_raw(), segment.page.as_ptr())
         } {
@@ -154,8 +165,9 @@ impl<'a> PinnedMapping<'a> {
 
         // Nothing can bounce this, so the device has to reach it.
         //
-        // CAST: A length is not wider than an address.
-        if addr + (segment.len as DmaAddress - 1) > mask {
+        // CAST: A `usize` is at most 64 bits wide.
+        #[allow(clippy::useless_conversion)]
+        if u64::from(addr) + (segment.len as u64 - 1) > mask {
             return Err(EREMOTEIO);
         }
         self.segments.push(
@@ -166,7 +178,7 @@ impl<'a> PinnedMapping<'a> {
                 },
                 Kind::Bus,
             ),
-            GFP_KERNEL,
+            flags(),
         )?;
         Ok(())
     }
@@ -185,8 +197,8 @@ impl<'a> PinnedMapping<'a> {
         while segment.len != 0 {
             let len = segment.len.min(max);
 
-            // So that adding the segment cannot fail.
-            self.segments.reserve(1, GFP_KERNEL)?;
+            // Reserve room first, so that `push()` cannot fail after the mapping.
+            self.segments.reserve(1, flags())?;
             // SAFETY: The device is bound. The memory is pinned. It stays pinned until it has been
             // unmapped, as `self` owns a reference to `pages`.
             let addr = unsafe {
@@ -201,12 +213,13 @@ impl<'a> PinnedMapping<'a> {
 
             // SAFETY: `self.dev.as_raw()` is a valid pointer to a `struct device`.
             to_result(unsafe { bindings::dma_mapping_error(self.dev.as_raw(), addr) }).map_err(
-                // Memory of a peer is not bounced, so without an IOMMU the device cannot reach it.
+                // Memory of a peer is not bounced. Without an IOMMU, an error means that the
+                // address exceeds the DMA mask.
                 |e| if attrs != 0 && !self.has_iommu() { EREMOTEIO } else { e },
             )?;
             // INVARIANT: The memory has just been mapped.
             self.segments
-                .push((DmaSegment { addr, len }, Kind::Phys(attrs)), GFP_KERNEL)?;
+                .push((DmaSegment { addr, len }, Kind::Phys(attrs)), flags())?;
 
             // CAST: A length is not wider than an address.
             segment.phys += len as bindings::phys_addr_t;
@@ -215,8 +228,9 @@ impl<'a> PinnedMapping<'a> {
         Ok(())
     }
 
-    /// Returns the mask of addresses at which an IOMMU cannot merge segments, or 0 if there is no
-    /// IOMMU that can merge segments.
+    /// Returns the page size of the IOMMU minus 1, or 0 if no IOMMU can merge segments. Two
+    /// segments can be merged if the end of the first and the start of the second have none of
+    /// these bits set.
     fn merge_boundary(&self) -> bindings::phys_addr_t {
         // CAST: A mask is not wider than an address.
         //
@@ -228,8 +242,9 @@ impl<'a> PinnedMapping<'a> {
         self.merge_boundary() != 0
     }
 
-    /// Takes from `segments` those that can be merged to one by an IOMMU, or only one, and maps
-    /// them. All of them need `attrs`, as the first one does.
+    /// Maps the first of `segments`, together with those after it that an IOMMU can merge with it,
+    /// and removes them from `segments`. The first one needs `attrs`; only segments that need the
+    /// same attributes are merged.
     fn map_run(
         &mut self,
         state: &mut bindings::pci_p2pdma_map_state,
@@ -258,6 +273,7 @@ impl<'a> PinnedMapping<'a> {
             end = segment.end();
         }
 
+        let again = segments.clone();
         let mut run = segments.by_ref().take(nr_segments);
         let mut iova = bindings::dma_iova_state::default();
         let dev = self.dev.as_raw();
@@ -273,8 +289,8 @@ impl<'a> PinnedMapping<'a> {
         let direction = self.direction();
         let mut mapped = 0;
         let link = || {
-            // So that adding the segment cannot fail.
-            self.segments.reserve(1, GFP_KERNEL)?;
+            // Reserve room first, so that `push()` cannot fail after the mapping.
+            self.segments.reserve(1, flags())?;
             for segment in run {
                 // SAFETY: `iova` has been allocated for `total` bytes, of which `mapped` have been
                 // linked. The memory is pinned. It stays pinned until it has been unmapped, as
@@ -299,7 +315,13 @@ impl<'a> PinnedMapping<'a> {
         if let Err(e) = link() {
             // SAFETY: `mapped` bytes of `iova` have been linked, and no device has got its address.
             unsafe { bindings::dma_iova_destroy(dev, &mut iova, mapped, direction, attrs) };
-            return Err(e);
+            // `dma_iova_link()` refuses MMIO if it might have to bounce a part.
+            if e != EPERM {
+                return Err(e);
+            }
+            return again
+                .take(nr_segments)
+                .try_for_each(|segment| self.map_phys(segment, attrs));
         }
 
         let segment = DmaSegment {
@@ -308,7 +330,7 @@ impl<'a> PinnedMapping<'a> {
         };
         // INVARIANT: The memory has just been linked.
         self.segments
-            .push((segment, Kind::Iova(iova, attrs)), GFP_KERNEL)?;
+            .push((segment, Kind::Iova(iova, attrs)), flags())?;
         Ok(())
     }
 }

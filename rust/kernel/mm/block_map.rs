@@ -126,16 +126,19 @@ fn warn_not_in_use(block: Block) -> Error {
 ///
 /// # Forward progress
 ///
-/// All methods are lock-free: they repeat a step only if another caller has changed the same word.
+/// All methods are lock-free: they repeat a step only if another caller has changed the same word,
+/// or if a word turns out to be in use in part.
 ///
 /// - An allocation searches the map once. It misses a block that another caller frees after the
 ///   search has passed it.
-/// - Before units are claimed, a counter for each `8 * BITS_PER_LONG` units counts them as in use.
-///   If the block turns out to be in use, they are subtracted again. Until then, other callers may
-///   not get them.
-/// - A block of more than `BITS_PER_LONG` units is claimed word by word, and one of more than
-///   `8 * BITS_PER_LONG` units by as many at a time. If one of these parts turns out to be in use,
-///   those before it are freed again. Until then, other callers cannot get them.
+/// - Before the units of a block are claimed, a counter for each `8 * BITS_PER_LONG` units counts
+///   them as in use. If the block turns out to be in use, they are subtracted again. Until then, an
+///   allocation can miss other units of this counter, and a claim can fail for them, although they
+///   are free.
+/// - A block of exactly `8 * BITS_PER_LONG` units is claimed in one step. A larger block is claimed
+///   in steps of that size, and a smaller one of more than `BITS_PER_LONG` units word by word. If
+///   one of these parts turns out to be in use, those before it are freed again. Until then, other
+///   callers cannot get them.
 ///
 /// # Ordering
 ///
@@ -151,7 +154,7 @@ fn warn_not_in_use(block: Block) -> Error {
 ///
 /// - `chunks` has `len.div_ceil(CHUNK_UNITS)` elements. Unit `i` is a unit of the chunk
 ///   `i / CHUNK_UNITS`.
-/// - The bits from `len` on stand for no unit, and are in use in the last chunk.
+/// - The bits from `len` on belong to no unit, and always count as in use.
 pub struct BlockMap {
     chunks: KVVec<Chunk>,
     len: usize,
@@ -170,7 +173,7 @@ impl BlockMap {
             chunks.push(Chunk::new(nr_units - i * CHUNK_UNITS), flags)?;
         }
 
-        // INVARIANT: In the last of the `nr_chunks` chunks, what stands for no unit is in use.
+        // INVARIANT: In the last of the `nr_chunks` chunks, the bits from `nr_units` on are in use.
         Ok(Self {
             chunks,
             len: nr_units,
@@ -187,17 +190,18 @@ impl BlockMap {
 
     /// Returns the number of units in use. This adds up the counters of all chunks.
     ///
-    /// Units that other callers allocate or free at the same time may be counted or not.
+    /// Units that other callers allocate, claim or free at the same time may be counted or not,
+    /// even if a claim fails.
     pub fn used(&self) -> usize {
         let used: usize = self.chunks.iter().map(Chunk::used).sum();
 
-        // What stands for no unit is counted as in use.
-        used - (self.chunks.len() * CHUNK_UNITS - self.len)
+        // The bits that belong to no unit are counted as in use.
+        used.saturating_sub(self.chunks.len() * CHUNK_UNITS - self.len)
     }
 
     /// Returns whether at least `nr_units` units are free. They need not be a block.
     ///
-    /// This takes less time than [`BlockMap::used`] if it is so.
+    /// If there are enough free units, this takes less time than [`BlockMap::used`].
     pub fn has_free(&self, nr_units: usize) -> bool {
         let hint = self.hint.load(Relaxed).min(self.chunks.len());
         let (below, above) = self.chunks.split_at(hint);
@@ -215,8 +219,9 @@ impl BlockMap {
 
     /// Allocates a block of `2^order` units.
     ///
-    /// The result is usually the lowest free block, and always if nobody has used the map at the
-    /// same time. So small blocks stay together and leave room for large ones.
+    /// The result is usually the lowest free block. It can be a higher one if several callers use
+    /// the map, or have used it at the same time before. So small blocks stay together and leave
+    /// room for large ones.
     ///
     /// Returns [`None`] if no free block is found. [`BlockMap`] describes when a free block is
     /// missed.
@@ -274,7 +279,7 @@ impl BlockMap {
         self.alloc(order).or_else(|| {
             // `used()` may be too high while others use the map, so search for one unit in any
             // case.
-            let free = (self.len - self.used()).max(1);
+            let free = self.len.saturating_sub(self.used()).max(1);
             let mut orders = (0..order.min(free.ilog2() + 1)).rev();
 
             orders.find_map(|order| self.alloc(order))
@@ -286,7 +291,8 @@ impl BlockMap {
     /// # Errors
     ///
     /// - `EINVAL` if the block is not within the map.
-    /// - `EBUSY` if a unit of the block is in use. No unit has been claimed then.
+    /// - `EBUSY` if a unit of the block is in use, or if another caller has counted units for a
+    ///   claim that is about to fail. No unit has been claimed then.
     pub fn claim(&self, block: Block) -> Result {
         let claimed = if block.order < CHUNK_ORDER {
             self.chunk_of(block).ok_or(EINVAL)?.claim(block)
@@ -307,11 +313,13 @@ impl BlockMap {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the block is not within the map, or if a unit of it is not in use. Except in the
-    /// last case below, no unit has been freed then. The first time a warning is logged. If several
-    /// callers free the same block at the same time, one of them succeeds. If they free overlapping
-    /// blocks, a part of a block may be freed, or units may be lost. The map does not know the
-    /// owners of units: freeing a unit that already has a new owner is not detected.
+    /// `EINVAL` if the block is not within the map, or if a unit of it is found not to be in use.
+    /// The first time, this logs a warning. No unit has been freed then, unless other callers
+    /// change the state of units of the block at the same time.
+    ///
+    /// The map does not know the owners of units, so it does not find all errors of callers. If a
+    /// caller frees units that it does not own while others use the map, units may be lost or get
+    /// two owners.
     pub fn free(&self, block: Block) -> Result {
         let freed = if block.order < CHUNK_ORDER {
             self.chunk_of(block).map_or(0, |chunk| chunk.free(block))

@@ -20,16 +20,21 @@ use core::{
     ptr::NonNull, //
 };
 
-/// A range of the memory of a process, whose pages stay where they are.
+/// How many pages are pinned by one call of `pin_user_pages_fast()`.
+const MAX_PAGES: usize = 512;
+
+/// A range of the memory of a process, whose pages are pinned.
 ///
 /// The pages are RAM or peer-to-peer DMA memory of PCI functions, or a mixture of both. They are
-/// pinned for the time of a request, as direct I/O does it. So they are not charged to
+/// pinned for the time of a request, as for direct I/O. So they are not charged to
 /// `RLIMIT_MEMLOCK`, and there is no variant for `FOLL_LONGTERM`, which the core refuses for
 /// peer-to-peer DMA memory. Drivers must limit the size, and unpin the pages when the request has
-/// completed: until then, a device whose memory is pinned cannot be unbound.
+/// completed: until then, unbinding the device that has the memory waits. As with direct I/O, a
+/// fault of a later page can wait for user space, for example for `userfaultfd()`, while earlier
+/// pages are pinned already. The process can be killed then.
 ///
-/// Dropping this unpins the pages. It marks them dirty if a device was allowed to write to them.
-/// May sleep then.
+/// Dropping this unpins the pages. If a device was allowed to write to them, it also marks them
+/// dirty, and may sleep.
 ///
 /// [`PinnedMapping`](crate::dma::PinnedMapping) maps the memory for a device.
 ///
@@ -49,12 +54,15 @@ use core::{
 ///
 /// // There is nothing to pin.
 /// assert_eq!(pin_result(UserPtr::from_addr(0), 0).err(), Some(EINVAL));
+/// // This test runs in a kernel thread, which has no memory of user space.
+/// assert_eq!(pin_result(UserPtr::from_addr(4096), 1).err(), Some(EFAULT));
 /// ```
 ///
 /// # Invariants
 ///
-/// Each of `pages` is pinned once by `pin_user_pages_fast()`. `pages` are those of the `len` bytes
-/// that start at the byte `offset` of the first one. `len` is not 0.
+/// `pin_user_pages_fast()` has returned each of `pages` once, and it has not been unpinned. Except
+/// during [`PinnedPages::new`], `pages` are those of the `len` bytes that start at the byte
+/// `offset` of the first one. `len` is not 0.
 pub struct PinnedPages {
     pages: KVVec<NonNull<bindings::page>>,
     offset: usize,
@@ -69,7 +77,8 @@ unsafe impl Send for PinnedPages {}
 unsafe impl Sync for PinnedPages {}
 
 impl PinnedPages {
-    /// Pins the `len` bytes from `addr` on of the current process, for DMA in `direction`.
+    /// Pins `len` bytes of the memory of the current process, starting at `addr`, for DMA in
+    /// `direction`.
     ///
     /// Faults in what is not present. May sleep. The caller must not hold a lock that page faults
     /// take, such as `mmap_lock`.
@@ -80,9 +89,10 @@ impl PinnedPages {
     ///
     /// - `EINVAL` if `len` is 0 or `direction` is [`DataDirection::None`].
     /// - `EFAULT` if a part of the range is not mapped, or not writable although a device is to
-    ///   write to it, or not memory that can be pinned.
+    ///   write to it, or not memory that can be pinned; or if the task is a kernel thread.
+    /// - `EINTR` if the process is being killed.
     /// - `ENOMEM` if there is not enough memory for the list of the pages.
-    /// - Others of `pin_user_pages_fast()`, for example if the process is being killed.
+    /// - Others of `pin_user_pages_fast()`.
     pub fn new(addr: UserPtr, len: usize, direction: DataDirection) -> Result<Self> {
         let addr = addr.as_mut_ptr().addr();
         let flags = match direction {
@@ -94,13 +104,21 @@ impl PinnedPages {
         if len == 0 {
             return Err(EINVAL);
         }
-        let end = addr.checked_add(len).ok_or(EFAULT)?;
+        // `pin_user_pages_fast()` uses `current->mm` without a check.
+        if current!().mm().is_none() {
+            return Err(EFAULT);
+        }
         let offset = addr % PAGE_SIZE;
         let start = addr - offset;
-        let nr_pages = (end - start).div_ceil(PAGE_SIZE);
+        let nr_pages = addr
+            .checked_add(len)
+            .and_then(|end| end.checked_next_multiple_of(PAGE_SIZE))
+            .ok_or(EFAULT)?
+            .wrapping_sub(start)
+            >> PAGE_SHIFT;
 
-        // INVARIANT: There are no pages yet. If the loop below fails, this is only dropped, which
-        // unpins those that the loop has added.
+        // INVARIANT: There are no pages yet. If the loop below fails, dropping `pinned` unpins the
+        // pages that the loop has added.
         let mut pinned = Self {
             // User space chooses the size, so do not warn if it is too large.
             pages: KVVec::with_capacity(nr_pages, GFP_KERNEL_ACCOUNT | __GFP_NOWARN)?,
@@ -111,13 +129,20 @@ impl PinnedPages {
 
         while pinned.pages.len() < nr_pages {
             let done = pinned.pages.len();
-            let left = c_int::try_from(nr_pages - done).unwrap_or(c_int::MAX);
+            // The function may disable interrupts while it looks at as many pages.
+            let left = (nr_pages - done).min(MAX_PAGES);
 
-            // SAFETY: `pages` has spare capacity for `left` pointers.
+            if current!().fatal_signal_pending() {
+                return Err(EINTR);
+            }
+            // CAST: `left` is at most `MAX_PAGES`.
+            //
+            // SAFETY: The task has memory of user space, as checked above. `pages` has spare
+            // capacity for `left` pointers.
             let n = unsafe {
                 bindings::pin_user_pages_fast(
                     start + (done << PAGE_SHIFT),
-                    left,
+                    left as c_int,
                     flags,
                     pinned.pages.spare_capacity_mut().as_mut_ptr().cast(),
                 )
@@ -129,7 +154,7 @@ impl PinnedPages {
             }
             // CAST: `n` is positive.
             //
-            // SAFETY: The function has pinned as many pages, and has written pointers to them.
+            // SAFETY: The function has pinned `n` pages, and has written pointers to them.
             unsafe { pinned.pages.inc_len(n as usize) };
         }
         Ok(pinned)
@@ -229,7 +254,7 @@ impl Iterator for Segments<'_> {
             [a, b] => are_adjacent(*a, *b),
             _ => false,
         });
-        // The last page may be in use in part.
+        // The range may end in the middle of the last page.
         let len = (((1 + more.count()) << PAGE_SHIFT) - offset).min(self.end - self.start);
 
         self.start += len;

@@ -107,10 +107,11 @@ pub(super) fn free_word(word: &Atomic<usize>, flip: usize) -> bool {
 /// Claims items, which are words or chunks, if all of them are free, and returns whether they were.
 /// If not, it frees the items again that it has claimed.
 //
-// Callers cannot make each other fail. Of two blocks that overlap, one contains the other, as they
-// are naturally aligned. Items are claimed upwards and freed downwards, so what a caller has
-// claimed is always the beginning of its block. Two callers hence meet at the first item of the
-// smaller block: one of them gets it and goes on, and only the other fails.
+// Two callers cannot both fail because of each other. Of two blocks that overlap, one contains the
+// other, as they are naturally aligned. Items are claimed upwards and freed downwards, so what a
+// caller has claimed is always the beginning of its block. Two callers hence meet at the first item
+// of the smaller block: one of them gets it and goes on, and only the other fails. If the smaller
+// block is a part of one item, its owner has it.
 pub(super) fn claim_all<T>(
     items: &[T],
     claim: impl Fn(&T) -> bool,
@@ -137,7 +138,7 @@ fn claim_words(words: &[Atomic<usize>], flip: usize) -> bool {
 /// Does the same as [`claim_words`] with whole chunks.
 pub(super) fn claim_chunks(chunks: &[Chunk]) -> bool {
     match chunks {
-        // This looks itself.
+        // `claim_whole()` checks that the chunk is free.
         [chunk] => chunk.claim_whole(),
         _ => {
             chunks.iter().all(Chunk::is_free)
@@ -150,7 +151,7 @@ pub(super) fn claim_chunks(chunks: &[Chunk]) -> bool {
 /// no units are freed.
 pub(super) fn free_chunks(chunks: &[Chunk]) -> usize {
     let nr_freed = match chunks {
-        // This looks itself.
+        // `free_whole()` checks that the chunk is full.
         [chunk] => usize::from(chunk.free_whole()),
         _ if chunks.iter().all(Chunk::is_full) => {
             chunks.iter().take_while(|chunk| chunk.free_whole()).count()
@@ -185,8 +186,8 @@ impl Chunk {
     /// What has to be changed in `state` to claim or to free all units.
     const WHOLE: usize = Self::FLIPPED | CHUNK_UNITS;
 
-    /// Creates a chunk whose first `nr_free` units, or all of them, are free. The others, which
-    /// stand for no unit, are in use.
+    /// Creates a chunk whose first `nr_free` units are free, or all of them if `nr_free` is larger
+    /// than [`CHUNK_UNITS`]. The other bits belong to no unit, and count as in use.
     pub(super) fn new(nr_free: usize) -> Self {
         let nr_free = nr_free.min(CHUNK_UNITS);
         let word = |i: usize| match nr_free.saturating_sub(i * WORD_UNITS) {
@@ -206,15 +207,16 @@ impl Chunk {
         state % Self::FLIPPED
     }
 
-    /// Returns a word whose bits are those of free units in a state.
+    /// Returns the value of a word of which all units are free.
     pub(super) fn flip(state: usize) -> usize {
-        // 0 or 1, of which this makes no bits or all bits.
+        // The quotient is 0 or 1. The subtraction turns 0 into no bits, and 1 into all bits.
         0usize.wrapping_sub(state / Self::FLIPPED)
     }
 
     /// Returns how many units are counted as in use.
     pub(super) fn used(&self) -> usize {
-        Self::count(self.state.load(Relaxed))
+        // Callers that free units which they do not own can make the count too large.
+        Self::count(self.state.load(Relaxed)).min(CHUNK_UNITS)
     }
 
     pub(super) fn is_free(&self) -> bool {
@@ -245,9 +247,31 @@ impl Chunk {
         self.state.fetch_sub(nr_units, Release);
     }
 
+    /// Returns whether a block is free, unless other callers change that.
+    fn has_free_block(&self, order: u32) -> bool {
+        let flip = Self::flip(self.state.load(Relaxed));
+        let is_free = |word: &Atomic<usize>| word.load(Relaxed) == flip;
+
+        if order <= WORD_ORDER {
+            let mut words = self.words.iter();
+
+            words.any(|word| find_free(word.load(Relaxed) ^ flip, order).is_some())
+        } else {
+            let mut parts = self.words.chunks_exact(1 << (order - WORD_ORDER));
+
+            parts.any(|words| words.iter().all(is_free))
+        }
+    }
+
     /// Allocates the lowest free block, and returns its first unit. `order` is less than
     /// [`CHUNK_ORDER`].
     pub(super) fn alloc(&self, order: u32) -> Option<usize> {
+        // Reserving units in vain could make other callers fail. If one unit can be reserved, it is
+        // usually free.
+        if order > 0 && !self.has_free_block(order) {
+            return None;
+        }
+
         let flip = self.reserve(1 << order)?;
         let first = if order <= WORD_ORDER {
             let mut words = self.words.iter().enumerate();
@@ -312,7 +336,8 @@ impl Chunk {
     /// Frees a block of this chunk, and returns how many units of it have been freed. The order
     /// must be less than [`CHUNK_ORDER`].
     pub(super) fn free(&self, block: Block) -> usize {
-        // The units of the block are counted, so this does not change until they are freed.
+        // The caller owns the units of the block. So they are counted, and the meaning of the bits
+        // does not change until they are freed.
         let flip = Self::flip(self.state.load(Relaxed));
         let freed = if block.order <= WORD_ORDER {
             let (word, mask) = self.bits(block);
@@ -352,8 +377,9 @@ impl Chunk {
     pub(super) fn free_whole(&self) -> bool {
         let state = self.state.load(Relaxed);
 
-        // INVARIANT: The caller owns all units, so nobody else claims or frees one. All of their
-        // bits are the same, and now mean that all units are free.
+        // INVARIANT: The count says that all units are in use. The caller owns them, so nobody else
+        // claims or frees one. All of their bits are the same, and now mean that all units are
+        // free.
         Self::count(state) == CHUNK_UNITS
             && self
                 .state

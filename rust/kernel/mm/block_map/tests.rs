@@ -363,10 +363,17 @@ mod suite {
             };
 
             self.pass(block, value, 0);
-            if self.map.free(block).is_err() {
-                self.errors.add(1, Relaxed);
+            // Free every other block in parts, so that the bits of chunks get both meanings.
+            let parts = (self.freed.fetch_add(1, Relaxed) as u32 % 2 * 4).min(block.order());
+            let order = block.order() - parts;
+
+            for i in 0..1 << parts {
+                let part = Block::new(block.first() + (i << order), order);
+
+                if part.is_none_or(|part| self.map.free(part).is_err()) {
+                    self.errors.add(1, Relaxed);
+                }
             }
-            self.freed.add(1, Relaxed);
             true
         }
 

@@ -11,6 +11,8 @@
 
 #define CLIENT		"rust_driver_edu"
 #define MOST		(16 * SZ_4K)
+/* A copy of this takes 1.6 seconds. */
+#define LONG		(8 * SZ_4K)
 
 /* Of samples/rust/rust_driver_edu.rs. */
 struct edu_copy {
@@ -36,18 +38,18 @@ static int client_open(struct pci_fn *client)
 	char node[256];
 	int ret;
 
-	if (!getenv("P2PDMA_CLIENT"))
-		return -ENODEV;
-	ret = pci_fn_init(client, getenv("P2PDMA_CLIENT")) ?:
-		load_driver(CLIENT " dma_bits=64") ?: pci_fn_rebind(client, CLIENT);
+	ret = pci_fn_init(client, getenv("P2PDMA_CLIENT")) ?: pci_fn_rebind(client, CLIENT);
 	return ret ?: misc_open(client, node, sizeof(node));
 }
 
 #define CLIENT_OPEN(client) ({					\
-	int __fd = client_open(client);				\
+	int __fd;						\
 								\
-	if (__fd == -ENODEV || __fd == -ENOENT)			\
-		SKIP(return, "no client, or no module");	\
+	if (!getenv("P2PDMA_CLIENT"))				\
+		SKIP(return, "P2PDMA_CLIENT is not set");	\
+	if (load_driver(CLIENT " dma_bits=64"))			\
+		SKIP(return, "no module " CLIENT);		\
+	__fd = client_open(client);				\
 	ASSERT_LE(0, __fd);					\
 	__fd;							\
 })
@@ -58,6 +60,17 @@ static int expected(const struct _test_data_mmap *self)
 	return self->peer.dma ? -EREMOTEIO : 0;
 }
 
+/* The offset of the first byte that differs, or -1. */
+static long differs_at(const uint8_t *a, const uint8_t *b, size_t len)
+{
+	size_t i;
+
+	for (i = 0; i < len; i++)
+		if (a[i] != b[i])
+			return i;
+	return -1;
+}
+
 /* Any bytes of RAM can be copied, and no others change. */
 TEST_F_TIMEOUT(mmap, client_ram, 60)
 {
@@ -66,7 +79,8 @@ TEST_F_TIMEOUT(mmap, client_ram, 60)
 	} parts[] = {
 		{ 0, 0, 1 },
 		{ 8, 4088, 16 },
-		{ 4095, 1, 4098 },
+		/* In QEMU 10, DMA behind virtio-iommu gets a wrong last byte of a page. */
+		{ 4094, 2, 4098 },
 		{ 0, 3 * SZ_4K, SZ_4K },
 		{ 24, SZ_4K - 8, 2 * SZ_4K + 7 },
 	};
@@ -86,7 +100,7 @@ TEST_F_TIMEOUT(mmap, client_ram, 60)
 		memcpy(ref, dst, MOST);
 		memcpy(ref + parts[i].to, src + parts[i].from, parts[i].len);
 		EXPECT_EQ(0, copy(fd, dst + parts[i].to, src + parts[i].from, parts[i].len));
-		EXPECT_EQ(0, memcmp(dst, ref, MOST)) {
+		EXPECT_EQ(-1, differs_at(dst, ref, MOST)) {
 			TH_LOG("part %zu", i);
 		}
 	}
@@ -133,7 +147,7 @@ TEST_F_TIMEOUT(mmap, client_memory, 60)
 	ASSERT_EQ(0, pci_fn_unbind(&client));
 }
 
-/* One buffer has pages of RAM between pages of device memory. */
+/* One buffer has a page of device memory between pages of RAM. */
 TEST_F_TIMEOUT(mmap, client_mixture, 60)
 {
 	const size_t len = 4 * SZ_4K;
@@ -146,10 +160,8 @@ TEST_F_TIMEOUT(mmap, client_mixture, 60)
 	ram = ram_map(len);
 	mem = ram_map(len);
 	ASSERT_TRUE(ram && mem);
-	ASSERT_NE(MAP_FAILED, mmap(mem + SZ_4K, 2 * SZ_4K, PROT_READ | PROT_WRITE,
+	ASSERT_NE(MAP_FAILED, mmap(mem + SZ_4K, SZ_4K, PROT_READ | PROT_WRITE,
 				   MAP_SHARED | MAP_FIXED, self->fd, 0));
-	ASSERT_NE(MAP_FAILED, mmap(mem + 2 * SZ_4K, SZ_4K, PROT_READ | PROT_WRITE,
-				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
 
 	mmio_fill(ram, len, 1);
 	EXPECT_EQ(err, copy(fd, mem + 16, ram + 16, len - 32));
@@ -192,11 +204,13 @@ TEST_F(mmap, client_arguments)
 	EXPECT_TRUE(ioctl(fd, _IO('e', 1)) == -1 && errno == ENOTTY);
 	EXPECT_TRUE(!map_file(fd, SZ_4K, 0) && errno == EINVAL);
 
-	/* What cannot be written to is no destination, but may be a source. */
+	/* Memory that cannot be written to is no destination, but may be a source. */
 	ASSERT_EQ(0, mprotect(mem, 2 * SZ_4K, PROT_READ));
 	ASSERT_EQ(0, mprotect(ram, 2 * SZ_4K, PROT_READ));
 	EXPECT_EQ(-EFAULT, copy(fd, mem, ram, SZ_4K));
 	EXPECT_EQ(-EFAULT, copy(fd, ram, mem, SZ_4K));
+	EXPECT_EQ(0, copy(fd, ram_map(SZ_4K), ram, SZ_4K));
+	EXPECT_EQ(expected(self), copy(fd, ram_map(SZ_4K), mem, SZ_4K));
 
 	/* A part of the range is not mapped. */
 	ASSERT_EQ(0, munmap(mem + SZ_4K, SZ_4K));
@@ -206,7 +220,10 @@ TEST_F(mmap, client_arguments)
 	ASSERT_EQ(0, pci_fn_unbind(&client));
 }
 
-/* Copies device memory in a child of the test's process until that fails: -errno is its status. */
+/*
+ * Fork a child that copies RAM to device memory, or to RAM if the client cannot reach it: once, or
+ * until a copy fails. Its exit status is 0 or the errno.
+ */
 static pid_t copy_in_child(const struct _test_data_mmap *self, int fd, bool once)
 {
 	pid_t pid = fork_child();
@@ -215,10 +232,10 @@ static pid_t copy_in_child(const struct _test_data_mmap *self, int fd, bool once
 
 	if (pid)
 		return pid;
-	ram = ram_map(MOST);
-	mem = self->peer.dma ? ram_map(MOST) : map_file(self->fd, MOST, 0);
+	ram = ram_map(LONG);
+	mem = self->peer.dma ? ram_map(LONG) : map_file(self->fd, LONG, 0);
 	do {
-		ret = mem && ram ? copy(fd, mem, ram, MOST) : -ENOMEM;
+		ret = mem && ram ? copy(fd, mem, ram, LONG) : -ENOMEM;
 	} while (!ret && !once);
 	_exit(-ret);
 }
@@ -260,7 +277,7 @@ TEST_F_TIMEOUT(mmap, client_unbind, 60)
 	usleep(1000000);
 	start = now_ms();
 	ASSERT_EQ(0, pci_fn_unbind(&client));
-	EXPECT_GT(3000, now_ms() - start);
+	EXPECT_GT(5000, now_ms() - start);
 	for (i = 0; i < ARRAY_SIZE(pids); i++)
 		EXPECT_EQ(ENODEV << 8, wait_child(pids[i], 10000));
 	ram = ram_map(SZ_4K);
@@ -273,6 +290,7 @@ TEST_F_TIMEOUT(mmap, client_unbind, 60)
 TEST_F_TIMEOUT(mmap, client_unbind_memory, 60)
 {
 	struct pci_fn client;
+	uint64_t start;
 	pid_t pid;
 	int fd;
 
@@ -280,7 +298,11 @@ TEST_F_TIMEOUT(mmap, client_unbind_memory, 60)
 	pid = copy_in_child(self, fd, true);
 	ASSERT_LT(0, pid);
 	usleep(500000);
+	start = now_ms();
 	ASSERT_EQ(0, unbind_node(self, variant));
+	if (!self->peer.dma)
+		EXPECT_LT(500, now_ms() - start);
+	EXPECT_GT(5000, now_ms() - start);
 	EXPECT_EQ(0, wait_child(pid, 10000));
 	ASSERT_EQ(0, bind_node(self, variant));
 	ASSERT_EQ(0, pci_fn_unbind(&client));

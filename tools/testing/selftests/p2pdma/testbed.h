@@ -12,8 +12,10 @@
  *   P2PDMA_PEER=0000:02:00.0  an NVMe controller without a CMB, whose disk the
  *                             tests overwrite
  *   P2PDMA_CLIENT=0000:04:00.0
- *                             QEMU's educational device, which rust_driver_edu can drive;
- *                             its DMA addresses have 64 bits
+ *                             QEMU's educational device, which rust_driver_edu can drive.
+ *                             QEMU must have been started with the option
+ *                             dma_mask=0xffffffffffffffff of the device: otherwise its
+ *                             DMA overwrites other memory
  *
  * These variables are optional. A test that needs one which is not set is
  * skipped.

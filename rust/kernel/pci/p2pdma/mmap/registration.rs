@@ -69,7 +69,8 @@ struct Owned<T: Operations> {
     _name: Name,
 }
 
-/// A device node through which user space maps peer-to-peer DMA memory.
+/// A device node through which user space maps peer-to-peer DMA memory, or only calls ioctls if
+/// there is no memory.
 ///
 /// Dropping the registration removes the node and its debugfs files, and revokes all memory: from
 /// then on, accesses to mappings get `SIGBUS`; `mmap()` on open files and [`Request::enter`] fail
