@@ -30,7 +30,8 @@ series_shells()
 
 spelling()
 {
-	codespell -L filp,sme "$TOP/scripts" "$TOP/.ci" "$TOP/patches" "$TOP/README.md"
+	# git cuts off the name of the function in the headers of hunks.
+	codespell -L filp,sme --ignore-regex '^@@ .*' "$TOP/scripts" "$TOP/.ci" "$TOP/patches" "$TOP/README.md"
 }
 
 # The base is one commit, without history. Who maintains new files is asked below. The

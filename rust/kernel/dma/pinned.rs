@@ -75,7 +75,7 @@ enum Kind {
 ///
 /// # Invariants
 ///
-/// Each of `segments` has been mapped for `dev` as its [`Kind`] says, in the direction of `pages`.
+/// Each of `segments` has been mapped for `dev` as its `Kind` says, in the direction of `pages`.
 /// Its address is that of memory of `pages`.
 pub struct PinnedMapping<'a> {
     segments: KVVec<(DmaSegment, Kind)>,

@@ -259,8 +259,8 @@ impl PinnedDrop for Base {
 /// It is released when the device has been unbound. The release waits until all references to
 /// folios and all [`FreeFolio`]s have been dropped.
 ///
-/// The pagemap keeps nine bits for eight pages in addition to what the allocator `A` keeps. It records
-/// the last user of a page in its `struct page`.
+/// The pagemap keeps nine bits for eight pages in addition to what the allocator `A` keeps. It
+/// records the last user of a page in its `struct page`.
 ///
 /// # Invariants
 ///

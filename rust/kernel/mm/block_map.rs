@@ -374,7 +374,11 @@ impl BlockMap {
         let mut hint = self.hint.load(Relaxed);
 
         while chunk < hint {
-            hint = self.hint.cmpxchg(hint, chunk, Relaxed).err().unwrap_or(chunk);
+            hint = self
+                .hint
+                .cmpxchg(hint, chunk, Relaxed)
+                .err()
+                .unwrap_or(chunk);
         }
     }
 }

@@ -221,7 +221,11 @@ mod suite {
             let unit = block(unit, 0)?;
 
             map.claim(unit)?;
-            assert!(!claim_all(&map.chunks, Chunk::claim_whole, Chunk::free_whole));
+            assert!(!claim_all(
+                &map.chunks,
+                Chunk::claim_whole,
+                Chunk::free_whole
+            ));
             map.free(unit)?;
             assert!(map.chunks.iter().all(Chunk::is_free));
         }
