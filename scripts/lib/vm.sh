@@ -169,24 +169,31 @@ vm_said()	{ stat -c %s "$1/out" "$1/err" "$1/console" | paste -sd' '; }
 # and set VM_STATUS to its status; 124 if it took too long, 125 if the guest
 # ended without one. Output is in JOB/out and JOB/err, the console in
 # JOB/console. With VM_STREAM set, output is also shown as it comes. A guest that
-# stopped since QEMU had lost an interrupt's end is started again, once.
+# stopped because of one of two faults of QEMU is started again, once.
 vm_boot()
 {
 	vm_boot_once "$@"
-	[ -n "$EOI_LOST" ] || return 0
-	note "  QEMU lost the end of an interrupt after $VM_SECONDS s (eoi_lost): the guest starts again"
-	cp "$1/state" "$LOGS/eoi-lost.state"
-	cp "$1/console" "$LOGS/eoi-lost.console"
+	[ -n "$QEMU_FAULT" ] || return 0
+	note "  QEMU $QEMU_FAULT after $VM_SECONDS s: the guest starts again"
+	cp "$1/state" "$LOGS/qemu-fault.state" 2>/dev/null || :
+	cp "$1/console" "$LOGS/qemu-fault.console"
 	fresh_job "$1"
 	vm_boot_once "$@"
 }
 
-# vm_boot_once: the same without a second try, and sets EOI_LOST if one is due.
+# tlb_lost JOB: QEMU 10 aborted by an assertion about its own TLB: a processor accessed
+# MMIO while a device was unplugged, which takes memory out of QEMU's map.
+tlb_lost()
+{
+	[ ! -s "$1/status" ] && grep -qF "iotlb_to_section: Assertion \`section_index < d->map.sections_nb' failed" "$1/qemu.log"
+}
+
+# vm_boot_once: the same without a second try, and says in QEMU_FAULT why one is due.
 vm_boot_once()
 {
 	local job=$1 topology=$3 limit=$4 build pid tails=() began now said='' saying asked QEMU
 
-	EOI_LOST=
+	QEMU_FAULT=
 	build=$(build_dir "$2")
 	# The debug kernel checks each struct page, which takes seconds for 128 MiB.
 	# VM_MEMORY_MB is the memory of each device, in the release kernel.
@@ -213,9 +220,7 @@ vm_boot_once()
 			monitor P2PDMA_PLUG "object_add $(topology_memory 'bar$N')" \
 				"device_add $(topology_other 'bar$N')" | new_names
 			monitor P2PDMA_UNPLUG_CMB "device_del cmb"
-			# QEMU keeps the drive if requests are in flight while the device goes. It
-			# crashes if they are when the device goes by surprise: so there is no
-			# P2PDMA_SURPRISE_CMB.
+			# QEMU keeps the drive if requests are in flight while the device goes.
 			# shellcheck disable=SC2016 # for the guest's shell
 			monitor P2PDMA_PLUG_CMB "drive_add 0 $(topology_disk 'disk$N' "$job")" \
 				"device_add $(topology_cmb 'disk$N')" | new_names
@@ -223,6 +228,8 @@ vm_boot_once()
 			# interrupt (5) are off, which takes the device away, and then on again.
 			# shellcheck disable=SC2016 # for the guest's shell
 			echo 'P2PDMA_SURPRISE='\''cut() { setpci -s "$(basename "$(dirname "$(realpath "/sys/bus/pci/devices/$1")")")" CAP_EXP+18.w=700:720 CAP_EXP+18.w=120:720; }; cut'\'
+			# shellcheck disable=SC2016 # for the guest's shell
+			echo 'P2PDMA_SURPRISE_CMB=$P2PDMA_SURPRISE'
 		fi
 		if [ -n "${VM_TRACE:-}" ]; then
 			monitor TRACE_ON "one-insn-per-tb on" "logfile $job/trace" "log exec,nochain"
@@ -264,7 +271,7 @@ vm_boot_once()
 			if [ $((now - asked)) -ge 120 ]; then
 				asked=$now
 				if vm_state "$job" && eoi_lost "$job"; then
-					VM_STATUS=124 EOI_LOST=yes
+					VM_STATUS=124 QEMU_FAULT="lost the end of an interrupt (eoi_lost)"
 					kill -KILL "$pid"
 					break
 				fi
@@ -274,6 +281,7 @@ vm_boot_once()
 		[ ${#tails[@]} = 0 ] || wait "${tails[@]}" 2>/dev/null || :
 		CLEAN_PIDS=()
 	fi
+	! tlb_lost "$job" || QEMU_FAULT="aborted (tlb_lost)"
 	[ ! -s "$job/status" ] || VM_STATUS=$(cat "$job/status")
 	# shellcheck disable=SC2034 # for the caller
 	VM_SECONDS=$(($(date +%s) - began))

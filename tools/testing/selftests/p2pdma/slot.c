@@ -111,11 +111,14 @@ static pid_t use_disk(const char *disk)
 	_exit(now_ms() >= end);
 }
 
-/* Run @command, which empties the slot. The child and the memory go with the function. */
+/*
+ * Run @command, which empties the slot. The child and the memory go with the function. If
+ * @use is true, the disk of an NVMe controller is in use at the time, too.
+ */
 static void empty_slot(struct __test_metadata *_metadata, struct _test_data_slot *self,
-		       const struct _fixture_variant_slot *variant, const char *command)
+		       const struct _fixture_variant_slot *variant, const char *command,
+		       bool use)
 {
-	bool nvme = !strcmp(variant->driver, "nvme");
 	int old = self->fd, ret = -ENODEV, tries;
 	pid_t pid, user;
 	char disk[64];
@@ -127,7 +130,8 @@ static void empty_slot(struct __test_metadata *_metadata, struct _test_data_slot
 	page_mark(mem, SZ_4M, 1);
 	pid = dma_until_gone(self->peer.disk, mem, SZ_1M, self->peer.dma);
 	ASSERT_LT(0, pid);
-	if (nvme) {
+	use = use && !strcmp(variant->driver, "nvme");
+	if (use) {
 		ASSERT_EQ(0, nvme_disk(&self->fn, disk, sizeof(disk)));
 		user = use_disk(disk);
 		ASSERT_LT(0, user);
@@ -139,7 +143,7 @@ static void empty_slot(struct __test_metadata *_metadata, struct _test_data_slot
 	EXPECT_EQ(SIGBUS, try_read64(mem, &val));
 	EXPECT_EQ(SIGBUS, try_write64(mem + SZ_4M - SZ_4K, 1));
 	EXPECT_EQ(0, wait_child(pid, 10000));
-	if (nvme)
+	if (use)
 		EXPECT_EQ(0, wait_child(user, 10000));
 	EXPECT_EQ(NULL, map_file(self->fd, SZ_4K, 0));
 	EXPECT_EQ(ENODEV, errno);
@@ -167,10 +171,13 @@ static void empty_slot(struct __test_metadata *_metadata, struct _test_data_slot
 /* Somebody asks for the function, and the kernel lets it go. */
 TEST_F_TIMEOUT(slot, unplug, 150)
 {
-	empty_slot(_metadata, self, variant, getenv(variant->unplug));
+	empty_slot(_metadata, self, variant, getenv(variant->unplug), true);
 }
 
-/* The function is gone before the kernel hears of it. */
+/*
+ * The function is gone before the kernel hears of it. QEMU 10 crashes if an NVMe controller goes
+ * this way while it has requests in flight, so its disk is idle.
+ */
 TEST_F_TIMEOUT(slot, surprise, 150)
 {
 	const char *command = getenv(variant->surprise);
@@ -179,7 +186,7 @@ TEST_F_TIMEOUT(slot, surprise, 150)
 	if (!command)
 		SKIP(return, "%s is not set", variant->surprise);
 	snprintf(line, sizeof(line), "%s %s", command, self->fn.name);
-	empty_slot(_metadata, self, variant, line);
+	empty_slot(_metadata, self, variant, line, false);
 }
 
 TEST_HARNESS_MAIN
