@@ -262,6 +262,8 @@ fix_series()	{ series_names | grep -E -- '-fix(es)?$' || :; }
 . "$TOP/scripts/lib/kernel.sh"
 # shellcheck source=scripts/lib/topologies.sh
 . "$TOP/scripts/lib/topologies.sh"
+# shellcheck source=scripts/lib/qemu-faults.sh
+. "$TOP/scripts/lib/qemu-faults.sh"
 # shellcheck source=scripts/lib/vm.sh
 . "$TOP/scripts/lib/vm.sh"
 # A suite's own functions, for strict.

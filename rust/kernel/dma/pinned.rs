@@ -213,9 +213,15 @@ impl<'a> PinnedMapping<'a> {
 
             // SAFETY: `self.dev.as_raw()` is a valid pointer to a `struct device`.
             to_result(unsafe { bindings::dma_mapping_error(self.dev.as_raw(), addr) }).map_err(
-                // Memory of a peer is not bounced. Without an IOMMU, an error means that the
-                // address exceeds the DMA mask.
-                |e| if attrs != 0 && !self.has_iommu() { EREMOTEIO } else { e },
+                |e| {
+                    // Memory of a peer is not bounced. Without an IOMMU, an error means that the
+                    // address exceeds the DMA mask.
+                    if attrs != 0 && !self.has_iommu() {
+                        EREMOTEIO
+                    } else {
+                        e
+                    }
+                },
             )?;
             // INVARIANT: The memory has just been mapped.
             self.segments
