@@ -144,9 +144,8 @@ impl<'a> PinnedMapping<'a> {
     ) -> Result<Option<c_ulong>> {
         // SAFETY: The device is bound. The page is pinned. The pin keeps the pagemap and the
         // provider of peer-to-peer DMA memory valid.
-        match unsafe {
-            bindings::pci_p2pdma_state(state, self.dev.as_raw(), segment.page.as_ptr())
-        } {
+        match unsafe { bindings::pci_p2pdma_state(state, self.dev.as_raw(), segment.page.as_ptr()) }
+        {
             bindings::pci_p2pdma_map_type_PCI_P2PDMA_MAP_NONE => Ok(Some(0)),
             bindings::pci_p2pdma_map_type_PCI_P2PDMA_MAP_THRU_HOST_BRIDGE => {
                 Ok(Some(attrs::DMA_ATTR_MMIO.as_raw()))
