@@ -26,11 +26,15 @@ use crate::{
 };
 
 mod allocator;
+mod clean;
 mod folio;
 mod free;
 mod pagemap;
 
-pub(crate) use self::allocator::Contents;
+pub(crate) use self::{
+    allocator::Contents,
+    clean::Cleaning, //
+};
 pub use self::{
     allocator::{
         BuiltIn,
@@ -73,6 +77,7 @@ pub enum CacheMode {
 ///
 /// - This is a `struct dev_pagemap` of type `MEMORY_DEVICE_PCI_P2PDMA` that `memremap_pages()` has
 ///   set up.
+/// - It has one range.
 /// - It has a provider, which stays valid for as long as the reference to this value.
 #[repr(transparent)]
 pub struct DevPagemap(Opaque<bindings::dev_pagemap>);
@@ -110,7 +115,7 @@ impl DevPagemap {
 }
 
 // SAFETY: The methods of `&DevPagemap`, and the C functions that get it, only read fields that do
-// not change after `memremap_pages()` has set up the pagemap.
+// not change after `memremap_pages()` has set up the pagemap, or take locks of the pagemap.
 unsafe impl Sync for DevPagemap {}
 
 /// Returns the alignment, in bytes, of memory that can get `struct page`s.

@@ -16,7 +16,7 @@ BEGIN, END = "<!-- scripts/bench table -->\n", "<!-- end of the table -->\n"
 NODES = ("allocate", "nvme_cmb", "p2pbar", "p2pbar-keyed")
 # What the table shows, and in which order. The first is the sum of three.
 OPS = ("map_touch_unmap", "map_touch_unmap_no_THP", "map_unmap", "alloc_free", "pin", "unpin", "fork",
-       "direct_read", "first", "unbind", "slab")
+       "direct_read", "first", "closed", "unbind", "slab", "memory")
 
 
 def parse(path):
@@ -60,7 +60,7 @@ def rows(base, results):
                 if (op, size) in results[name]:
                     yield {"op": op, "node": name, "bytes": size, "base": base.get((like, size)),
                            "value": results[name][op, size],
-                           "unit": "bytes" if op == "slab" else "instructions"}
+                           "unit": "bytes" if op in ("slab", "memory") else "instructions"}
 
 
 def human(size):

@@ -9,11 +9,20 @@ p2pdma_bench -r runs. Each of its rounds lies between two calls of getrusage()."
 
 import bisect
 import collections
+import re
 import subprocess
 import sys
 
 MARK = "__x64_sys_getrusage"
 USER_END = 1 << 63
+# A function belongs to the first group whose pattern matches.
+GROUPS = (
+    ("the program", r"^\(program\)$"),
+    ("Rust: the abstractions and the driver", r"kernel::|p2pbar|nvme_cmb|core::|rust_helper"),
+    ("slab", r"kmalloc|kfree|kmem_cache|kvfree|kvmalloc|sheaf|slab|krealloc"),
+    ("p2pmem/allocate and the pool", r"p2pmem|p2pdma|gen_pool|kernfs|sysfs|bitmap_"),
+    ("pages: map, unmap and free them", r"zone_device|folio|rmap|set_pte|pte_|pmd_|zap|fault"),
+)
 
 
 def functions(path):
@@ -48,6 +57,14 @@ def count(path, mark):
     return counts, marks // 2 - 1
 
 
+def group(name):
+    """The group of a function, by its name."""
+    for title, pattern in GROUPS:
+        if re.search(pattern, name):
+            return title
+    return "mmap() and munmap() of any file, and the system calls"
+
+
 def main(kallsyms, trace):
     addrs, names = functions(kallsyms)
     counts, rounds = count(trace, addrs[names.index(MARK)])
@@ -63,7 +80,12 @@ def main(kallsyms, trace):
                               text=True, capture_output=True, check=True).stdout.splitlines()
     for (_, number), name in zip(rows, readable):
         print(f"{number / rounds:10,.0f}  {name}")
-    print(f"{by_name.total() / rounds:10,.0f}  instructions a round")
+    print(f"{by_name.total() / rounds:10,.0f}  instructions a round, of which:")
+    groups = collections.Counter()
+    for (_, number), name in zip(rows, readable):
+        groups[group(name)] += number
+    for name, number in groups.most_common():
+        print(f"{number / rounds:10,.0f}  {name}")
 
 
 if len(sys.argv) != 3:

@@ -62,6 +62,8 @@ struct Pages {
 }
 
 impl PageAllocator for Pages {
+    const ACCESS_FREE: bool = true;
+
     fn alloc(&self, order: u32) -> Option<Block> {
         self.map.alloc_up_to(order)
     }

@@ -79,6 +79,16 @@ use core::{
 /// }
 /// ```
 pub trait PageAllocator: Send + Sync + 'static {
+    /// Whether the kernel may clear pages that are free: from the moment at which the last
+    /// [`FreeFolio`] of them is dropped, before it calls [`Self::free`], until [`Pagemap::alloc`]
+    /// returns the folio that it has made of them. If so, memory can be cleared after its user has
+    /// gone, not only when it is allocated again.
+    ///
+    /// This must be false if the processor must not access memory that has been freed, or if the
+    /// device or the driver uses such memory for something else. Leave it false, too, if
+    /// [`Self::alloc`] or [`Self::free`] write to the memory.
+    const ACCESS_FREE: bool = false;
+
     /// Takes a block of free pages, of the given order if possible, else of a smaller order.
     ///
     /// Pages are counted from the start of the pagemap. [`Pagemap::alloc`] fails with `EBUSY` if
@@ -117,6 +127,8 @@ pub trait PageAllocator: Send + Sync + 'static {
 pub struct BuiltIn;
 
 impl PageAllocator for BuiltIn {
+    const ACCESS_FREE: bool = true;
+
     fn alloc(&self, _order: u32) -> Option<Block> {
         None
     }

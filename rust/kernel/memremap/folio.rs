@@ -12,6 +12,7 @@ use crate::{
     },
     page::PAGE_SIZE,
     prelude::*,
+    sizes::SZ_1K,
     sync::{
         aref::AlwaysRefCounted,
         barrier, //
@@ -55,6 +56,13 @@ impl DeviceFolio {
         1 << self.order()
     }
 
+    /// Returns the page frame number of the first page.
+    #[inline]
+    pub(crate) fn pfn(&self) -> usize {
+        // SAFETY: By the type invariant, this is a valid folio.
+        unsafe { bindings::folio_pfn(self.as_raw()) }
+    }
+
     /// Returns the pagemap that the folio is part of.
     #[inline]
     pub fn pagemap(&self) -> &DevPagemap {
@@ -95,22 +103,25 @@ impl DeviceFolio {
             clear_mmio(
                 bindings::folio_address(self.as_raw()),
                 self.nr_pages() * PAGE_SIZE,
-            )
-        };
+            );
+        }
     }
 }
 
 /// Clears device memory, and waits until the zeros have arrived in the device.
 ///
+/// Returns whether the last word reads as 0 then. Otherwise the device has not accepted the writes,
+/// for example because it is being reset.
+///
 /// # Safety
 ///
 /// `addr` must be the address of a mapping of `size` bytes of MMIO. `size` must be a multiple of
-/// [`PAGE_SIZE`], and not 0.
-pub(super) unsafe fn clear_mmio(addr: *mut c_void, size: usize) {
-    static ZEROS: [u64; PAGE_SIZE / size_of::<u64>()] = [0; PAGE_SIZE / size_of::<u64>()];
+/// 1 KiB, and not 0.
+pub(super) unsafe fn clear_mmio(addr: *mut c_void, size: usize) -> bool {
+    static ZEROS: [u64; SZ_1K / size_of::<u64>()] = [0; SZ_1K / size_of::<u64>()];
 
-    for offset in (0..size).step_by(PAGE_SIZE) {
-        // SAFETY: The caller promises that there is a page at the offset.
+    for offset in (0..size).step_by(SZ_1K) {
+        // SAFETY: The caller promises that there is 1 KiB at the offset.
         unsafe {
             bindings::__iowrite64_copy(
                 addr.byte_add(offset),
@@ -123,7 +134,7 @@ pub(super) unsafe fn clear_mmio(addr: *mut c_void, size: usize) {
     // the posted writes have arrived: a read request does not pass posted writes on the PCI bus.
     barrier::mb(barrier::Full);
     // SAFETY: The caller promises that `size` bytes are mapped, and that `size` is not 0.
-    let _ = unsafe { bindings::readq(addr.byte_add(size - size_of::<u64>())) };
+    unsafe { bindings::readq(addr.byte_add(size - size_of::<u64>())) == 0 }
 }
 
 // SAFETY: `folio_get()` and `folio_put()` count the references of a folio.

@@ -61,21 +61,26 @@ impl FreeFolio {
     }
 
     /// Clears the memory now, so that [`Pagemap::alloc`] does not have to clear it for the next
-    /// user.
+    /// user. If the device does not accept the writes, [`Pagemap::alloc`] clears it again.
     ///
     /// [`Pagemap::alloc`]: super::Pagemap::alloc
     pub fn clear(&mut self) {
         // SAFETY: By the type invariants, these are pages of the pagemap, and nobody else uses
         // them. `memremap_pages()` has mapped them as MMIO.
-        unsafe {
+        let arrived = unsafe {
             clear_mmio(
                 bindings::folio_address(self.page().cast()),
                 self.block.nr_units() << PAGE_SHIFT,
             )
         };
+        let contents = if arrived {
+            Contents::CLEAR
+        } else {
+            Contents::UNKNOWN
+        };
         // SAFETY: By the type invariants, the pages belong to `self`, so that nothing else uses
         // `zone_device_data` of the first one.
-        unsafe { *word_of(self.page()) = Contents::CLEAR.into_word() };
+        unsafe { *word_of(self.page()) = contents.into_word() };
     }
 
     /// Makes a workqueue pass the folio to [`PageAllocator::folio_free_deferred`], which may sleep.
@@ -139,7 +144,7 @@ impl Drop for FreeFolio {
 /// # Safety
 ///
 /// `page` must be a page of a pagemap that belongs to the caller.
-unsafe fn word_of(page: *mut bindings::page) -> *mut *mut c_void {
+pub(super) unsafe fn word_of(page: *mut bindings::page) -> *mut *mut c_void {
     // SAFETY: The caller promises that this is a page of device memory.
     unsafe { &raw mut (*page).__bindgen_anon_1.__bindgen_anon_4.zone_device_data }
 }

@@ -16,6 +16,7 @@ use super::{
         folio_free_callback, //
     },
     CacheMode,
+    Cleaning,
     DevPagemap,
     DeviceFolio,
     FreeFolio, //
@@ -60,7 +61,8 @@ pub const MAX_ORDER: u32 = (bindings::SUBSECTION_SIZE as usize >> PAGE_SHIFT).il
 /// - `zone_device_folio_recycle()` makes all folios. The first page of a folio has the folio's
 ///   [`Contents`] in `zone_device_data`, or the node of the list if the folio is on the list
 ///   `deferred`. While the pages are in use, only their owner, in the sense of the previous point,
-///   accesses this word. Otherwise only `zone_device_folio_recycle()` does.
+///   accesses this word. Otherwise only `zone_device_folio_recycle()` does, and [`Pagemap::clean`]
+///   with the lock that the former takes first.
 /// - `work` runs [`deferred_callback`] for the folios of `deferred`. It is embedded, so that
 ///   queueing it does not allocate memory.
 /// - `allocator` points to the field `allocator` of the [`Pagemap<A>`] that `self` is part of, and
@@ -220,7 +222,8 @@ impl Base {
         // SAFETY: The caller has claimed the pages, so they are part of no folio with references,
         // and nobody else makes a folio of them. What their previous owner has done is visible:
         // freeing units of `map` has release semantics, and claiming them has acquire semantics.
-        // Since then, only `zone_device_folio_recycle()` may have accessed their struct pages.
+        // Since then, only `zone_device_folio_recycle()` and `Pagemap::clean()` may have accessed
+        // their struct pages.
         // The first page is aligned, physically too, as `MAX_ORDER` is not exceeded. Folios of
         // `raw` are not made in another way.
         let old = unsafe {
@@ -357,6 +360,40 @@ impl<A: PageAllocator> Pagemap<A> {
     #[inline]
     pub fn has_free(&self, nr_pages: usize) -> bool {
         self.base.map.has_free(nr_pages)
+    }
+
+    /// Clears the free memory of `pages` that `user` has left, unless
+    /// [`PageAllocator::ACCESS_FREE`] is false. Ends early if `stop` returns true.
+    ///
+    /// Returns false if the memory may not be accessed, or if the device does not accept the
+    /// writes. May sleep.
+    ///
+    /// # Safety
+    ///
+    /// `user` must not allocate memory of the pagemap any more.
+    pub(crate) unsafe fn clean(
+        &self,
+        pages: Range<usize>,
+        user: UserId,
+        stop: &dyn Fn() -> bool,
+    ) -> bool {
+        if !A::ACCESS_FREE || pages.end > self.nr_pages() {
+            return false;
+        }
+
+        let is_free = |block| self.base.map.is_free(block);
+        let cleaning = Cleaning {
+            user,
+            is_free: &is_free,
+            stop,
+        };
+
+        // SAFETY: These are pages of this pagemap, which is set up for as long as `self` exists. By
+        // the type invariant of `Base`, `zone_device_folio_recycle()` makes all of its folios, with
+        // a `Contents`, after their pages have been claimed in `map`. Freeing units of `map` has
+        // release semantics, and `is_free()` has acquire semantics. The allocator allows accesses
+        // to free memory. The caller promises the rest.
+        unsafe { self.as_dev_pagemap().clean(pages, &cleaning) }
     }
 
     /// Allocates a folio of `1 << order` pages for `user`, or of less if there is no such block.

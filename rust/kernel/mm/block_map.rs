@@ -217,6 +217,22 @@ impl BlockMap {
         free >= nr_units
     }
 
+    /// Returns whether all units of a block are free.
+    ///
+    /// If so, each of them was free at some moment during the call, not necessarily at the same
+    /// moment. What the previous owners of the units did before freeing them happens before this
+    /// returns. Other callers can allocate the units at any time. The result can be `false`
+    /// although the units are free if others use the same chunk of the map.
+    pub fn is_free(&self, block: Block) -> bool {
+        if block.order < CHUNK_ORDER {
+            self.chunk_of(block)
+                .is_some_and(|chunk| chunk.has_free(block))
+        } else {
+            self.chunks_of(block)
+                .is_some_and(|chunks| chunks.iter().all(|chunk| chunk.count_acquire() == 0))
+        }
+    }
+
     /// Allocates a block of `2^order` units.
     ///
     /// The result is usually the lowest free block. It can be a higher one if several callers use

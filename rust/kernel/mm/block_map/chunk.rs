@@ -219,6 +219,11 @@ impl Chunk {
         Self::count(self.state.load(Relaxed)).min(CHUNK_UNITS)
     }
 
+    /// Like [`Self::used`], with acquire semantics.
+    pub(super) fn count_acquire(&self) -> usize {
+        Self::count(self.state.load(Acquire))
+    }
+
     pub(super) fn is_free(&self) -> bool {
         self.used() == 0
     }
@@ -311,6 +316,29 @@ impl Chunk {
 
         // PANIC: The block is naturally aligned and smaller than a chunk, so it is within one.
         &self.words[first..first + block.nr_units() / WORD_UNITS]
+    }
+
+    /// Returns whether all units of a block of this chunk are free, see
+    /// [`BlockMap::is_free`](super::BlockMap::is_free). The order must be less than
+    /// [`CHUNK_ORDER`].
+    pub(super) fn has_free(&self, block: Block) -> bool {
+        let state = self.state.load(Acquire);
+        let flip = Self::flip(state);
+        let is_free = |word: &Atomic<usize>, mask| (word.load(Acquire) ^ flip) & mask == 0;
+        let free = if block.order <= WORD_ORDER {
+            let (word, mask) = self.bits(block);
+
+            is_free(word, mask)
+        } else {
+            self.words(block)
+                .iter()
+                .all(|word| is_free(word, usize::MAX))
+        };
+
+        // The bits change their meaning only when all units are in use or free at once, which
+        // changes the state. If the state is the same again, the whole chunk has been free
+        // meanwhile, and this load sees what happened before.
+        free && self.state.load(Acquire) == state
     }
 
     /// Claims a block of this chunk, and returns whether all its units were free. The order must be

@@ -142,6 +142,8 @@ mod suite {
                 let was_used = all(&in_use, given, true);
                 let within = given.range().end <= len;
 
+                assert_eq!(map.is_free(given), was_free);
+
                 let (changed, value) = match random.next() % 4 {
                     0 => {
                         let expected = lowest(&in_use, order);

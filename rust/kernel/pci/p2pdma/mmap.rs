@@ -11,13 +11,16 @@
 //!   the offset to map it at. The object exists until `P2PMEM_IOC_FREE`, or until the file is
 //!   closed. After that, its memory is free again when it is neither mapped nor under DMA any more.
 //!
-//! Memory is cleared when it is allocated, unless the same open file was the last to use it. Data
-//! can leak to another user in two cases:
+//! Memory is clear when it is allocated, unless the same open file was the last to use it. After a
+//! file has been closed, a worker clears the memory that the file has left. An allocation clears
+//! the memory that the worker has not cleared. Data can leak to another user in three cases:
 //!
 //! - Code that allocates memory of a [`Pool`] in another way, for example through
 //!   `p2pmem/allocate`, gets it uncleared.
 //! - Writes of a peer device that are still on the bus when its DMA has completed may arrive after
 //!   the zeros.
+//! - If the contents of clear memory change because the device is reset or suspended, the memory is
+//!   not cleared again.
 //!
 //! Dropping the registration revokes all memory: from then on, accesses to mappings get `SIGBUS`.
 //! Open files and mappings do not delay this. A reader of the debugfs files, which is root, can:
@@ -37,7 +40,8 @@
 //! - device lock -> `Domain::revoking` -> `Backing::extents`
 //! - device lock -> `Domain::revoking` -> `Domain::inodes` -> `i_mmap_rwsem` -> page table lock
 //!
-//! `Domain::backings` and `Backing::extents` are also taken without the locks before them.
+//! No lock is taken with `Domain::gone` held. `Domain::backings` and `Backing::extents` are also
+//! taken without the locks before them.
 //!
 //! With the lock of the device that the driver is bound to held, and also that of the PCI function
 //! if the function is being unbound, `Domain::revoke` waits for the readers of `Domain::srcu`, and
@@ -111,6 +115,7 @@
 
 use crate::prelude::*;
 
+mod cleaner;
 mod context;
 mod debugfs;
 mod domain;

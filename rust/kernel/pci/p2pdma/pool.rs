@@ -19,11 +19,13 @@ use crate::{
         Region, //
     },
     memremap::{
+        Cleaning,
         Contents,
         DevPagemap,
         DeviceFolio,
         UserId, //
     },
+    mm::block_map::Block,
     page::{
         page_align,
         PAGE_SHIFT, //
@@ -275,6 +277,46 @@ impl<'a> Pool<'a> {
 
         Contents::from_word(old).prepare(&folio, user);
         Ok(folio)
+    }
+
+    /// Clears free memory like [`Pagemap::clean`].
+    ///
+    /// C function: `pci_p2pmem_is_free()`.
+    ///
+    /// # Safety
+    ///
+    /// `user` must not allocate memory of the pool any more.
+    ///
+    /// [`Pagemap::clean`]: crate::memremap::Pagemap::clean
+    pub(super) unsafe fn clean(
+        &self,
+        pages: Range<usize>,
+        user: UserId,
+        stop: &dyn Fn() -> bool,
+    ) -> bool {
+        if pages.end > self.nr_pages {
+            return false;
+        }
+
+        let is_free = |block: Block| {
+            // SAFETY: By the type invariant, the pagemap is one of a pool, whose device is bound.
+            // `DevPagemap::clean` asks for blocks of this pagemap only.
+            unsafe {
+                bindings::pci_p2pmem_is_free(self.pagemap.as_raw(), block.first(), block.nr_units())
+            }
+        };
+        let cleaning = Cleaning {
+            user,
+            is_free: &is_free,
+            stop,
+        };
+
+        // SAFETY: These are pages of the pagemap, which is set up for as long as the device is
+        // bound. All folios of a pool are made by `zone_device_folio_recycle()`, with NULL or a
+        // `Contents`, after their pages have been taken from the pool. `pci_p2pmem_is_free()` is
+        // meant for this. Free memory of a pool may be accessed: the processor accesses it as soon
+        // as somebody allocates it. The caller promises the rest.
+        unsafe { self.pagemap.clean(pages, &cleaning) }
     }
 
     /// Allocates `size` bytes, rounded up to whole pages, of contiguous memory.

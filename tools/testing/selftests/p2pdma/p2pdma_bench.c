@@ -2,12 +2,15 @@
 /*
  * Measure what programs do with mappings of peer-to-peer DMA memory.
  *
- * usage: p2pdma_bench [-kn] [-d DISK] [-u FUNCTION] [-r ROUNDS] FILE SIZE...
+ * usage: p2pdma_bench [-kn] [-d DISK] [-m FUNCTION] [-u FUNCTION] [-r ROUNDS] FILE SIZE...
  *
  *   -k       map objects of p2pbar, by its ioctls, instead of memory at offset 0
  *   -n       without transparent huge pages in this process
  *   -d DISK  also read 1 MiB and 16 MiB by O_DIRECT from this disk, to a mapping of at
  *            least 2 MiB
+ *   -m FUNCTION
+ *            first unbind and bind the driver of this PCI function, the one with the
+ *            memory
  *   -u FUNCTION
  *            at the end unbind this PCI function, the one with the memory
  *   -r ROUNDS
@@ -18,7 +21,9 @@
  * the rounds after the first one, in nanoseconds, unless noted below. Under "qemu
  * -icount" a nanosecond is an instruction. Each operation maps memory anew in each round.
  *
- *   first        map, touch and unmap of the first round, which may clear memory
+ *   first        map, touch and unmap memory that another open file has used, as long as
+ *                that is open
+ *   closed       the same some time after that has been closed
  *   map, touch, unmap
  *                map, write to each page, and unmap
  *   faults       number of page faults of the round
@@ -28,6 +33,8 @@
  *   fork         of a process that has touched the mapping
  *   direct_read  CPU time of an O_DIRECT read into a part of a mapping
  *   slab         bytes of slab memory that the kernel needs for a mapping, measured once
+ *   memory       bytes that the kernel needs for 1 GiB of the device's memory, measured once
+ *                by what is free before and after the driver is bound
  *   unbind       unbind the driver while there are 1,000 mappings, measured once
  */
 #define _GNU_SOURCE
@@ -49,6 +56,7 @@
 
 #include "../../../../mm/gup_test.h"
 #include "mmio.h"
+#include "node.h"
 #include "p2pdma.h"
 #include "pages.h"
 
@@ -65,21 +73,22 @@
 #define MANY_SIZE		SZ_4K
 
 enum op {
-	FIRST, MAP, TOUCH, UNMAP, FAULTS, MAP_UNMAP, ALLOC_FREE, PIN, UNPIN, FORK, DIRECT_READ,
-	SLAB, UNBIND, NR_OPS
+	FIRST, CLOSED, MAP, TOUCH, UNMAP, FAULTS, MAP_UNMAP, ALLOC_FREE, PIN, UNPIN, FORK,
+	DIRECT_READ, SLAB, MEMORY, UNBIND, NR_OPS
 };
 
 static const char * const names[NR_OPS] = {
-	"first", "map", "touch", "unmap", "faults", "map_unmap", "alloc_free", "pin", "unpin",
-	"fork", "direct_read", "slab", "unbind",
+	"first", "closed", "map", "touch", "unmap", "faults", "map_unmap", "alloc_free", "pin",
+	"unpin", "fork", "direct_read", "slab", "memory", "unbind",
 };
 
 static struct {
 	const char *file, *function;
-	bool keyed, first;
+	bool keyed;
+	enum op sole;		/* the only one to record, unless NR_OPS */
 	int fd, disk, gup, rounds;
 	uint64_t least[NR_OPS];
-} bench = { .disk = -1 };
+} bench = { .disk = -1, .sole = NR_OPS };
 
 static uint64_t now(clockid_t clock)
 {
@@ -97,9 +106,7 @@ static void die(const char *what)
 
 static void record(enum op op, uint64_t value)
 {
-	bool first = op == FIRST;
-
-	if (bench.first != first)
+	if (bench.sole != NR_OPS && bench.sole != op)
 		return;
 	if (value < bench.least[op])
 		bench.least[op] = value;
@@ -176,7 +183,8 @@ static void map_touch_unmap(size_t size)
 	t[2] = now(CLOCK_MONOTONIC);
 	unmap(m);
 	t[3] = now(CLOCK_MONOTONIC);
-	record(FIRST, t[3] - t[0]);
+	if (bench.sole != NR_OPS)
+		record(bench.sole, t[3] - t[0]);
 	record(MAP, t[1] - t[0]);
 	record(TOUCH, t[2] - t[1]);
 	record(UNMAP, t[3] - t[2]);
@@ -252,7 +260,8 @@ static void print(size_t size)
 	}
 }
 
-static int64_t slab_bytes(void)
+/* The bytes in a line of /proc/meminfo. */
+static int64_t meminfo(const char *name)
 {
 	long long kib = 0;
 	char line[128];
@@ -263,12 +272,78 @@ static int64_t slab_bytes(void)
 		die("stat_refresh");
 	f = fopen("/proc/meminfo", "re");
 
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "Slab: %lld kB", &kib) == 1)
-			break;
+	while (f && fgets(line, sizeof(line), f)) {
+		if (strncmp(line, name, strlen(name)) || line[strlen(name)] != ':')
+			continue;
+		kib = atoll(line + strlen(name) + 1);
+		break;
+	}
 	if (f)
 		fclose(f);
 	return kib * 1024;
+}
+
+/* How much memory is free if the caches are empty, with the lists of each processor. */
+static int64_t free_bytes(void)
+{
+	long long pages, listed = 0;
+	char line[128];
+	FILE *f;
+
+	if (file_write("/proc/sys/vm/drop_caches", "3"))
+		die("drop_caches");
+	usleep(100 * 1000);
+	f = fopen("/proc/zoneinfo", "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, " count: %lld", &pages) == 1)
+			listed += pages;
+	if (f)
+		fclose(f);
+	return meminfo("MemFree") + listed * sysconf(_SC_PAGESIZE);
+}
+
+/* The size of all memory of the node, or of the pool. */
+static uint64_t memory_size(const struct pci_fn *fn)
+{
+	struct p2pmem_info info;
+	uint64_t size, sum = 0;
+	int type;
+
+	if (!pci_fn_read_u64(fn, "p2pmem/size", &size))
+		return size;
+	for (type = 0; !node_info(bench.file, type, &info); type++)
+		sum += info.size;
+	if (!sum)
+		die("P2PMEM_IOC_INFO");
+	return sum;
+}
+
+static void bench_memory(const char *function)
+{
+	uint64_t size, giga = 1 << 30, end;
+	char driver[64];
+	struct pci_fn fn;
+	int64_t before, used;
+
+	memset(bench.least, 0xff, sizeof(bench.least));
+	errno = -(pci_fn_init(&fn, function) ?: pci_fn_driver(&fn, driver, sizeof(driver)));
+	if (errno)
+		die(function);
+	size = memory_size(&fn);
+	errno = -pci_fn_unbind(&fn);
+	if (errno)
+		die(function);
+	before = free_bytes();
+	errno = -pci_fn_bind(&fn, driver, driver);
+	if (errno)
+		die(driver);
+	end = now_ms() + 10000;
+	while (access(bench.file, F_OK) && now_ms() < end)
+		usleep(1000);
+	used = before - free_bytes();
+	if (used > 0)
+		record(MEMORY, (double)used * giga / size);
+	print(giga);
 }
 
 static void bench_many(void)
@@ -280,14 +355,13 @@ static void bench_many(void)
 	int i;
 
 	memset(bench.least, 0xff, sizeof(bench.least));
-	bench.first = false;
 	for (i = 0; i < MANY + MANY_MORE; i++) {
 		if (i == MANY)
-			slab = slab_bytes();
+			slab = meminfo("Slab");
 		m[i] = map(MANY_SIZE);
 		touch(m[i]);
 	}
-	slab = slab_bytes() - slab;
+	slab = meminfo("Slab") - slab;
 	if (slab > 0)
 		record(SLAB, slab / MANY_MORE);
 	for (i = MANY; i < MANY + MANY_MORE; i++)
@@ -327,6 +401,44 @@ static void rounds(size_t size)
 	unmap(m);
 }
 
+static int open_file(void)
+{
+	int fd = open(bench.file, O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		die("open");
+	return fd;
+}
+
+/* Let another open file use the memory before. */
+static void bench_others(size_t size)
+{
+	int fd = bench.fd, other;
+	struct mapping m;
+	enum op op;
+
+	for (op = FIRST; op <= CLOSED; op++) {
+		other = open_file();
+		bench.fd = other;
+		m = map(size);
+		touch(m);
+		unmap(m);
+		if (op == CLOSED) {
+			close(other);
+			/* The kernel clears the memory meanwhile. */
+			usleep(200000 + size / 500);
+		}
+		bench.fd = open_file();
+		bench.sole = op;
+		map_touch_unmap(size);
+		bench.sole = NR_OPS;
+		close(bench.fd);
+		if (op == FIRST)
+			close(other);
+	}
+	bench.fd = fd;
+}
+
 static void bench_size(size_t size, bool read)
 {
 	struct mapping m;
@@ -338,7 +450,6 @@ static void bench_size(size_t size, bool read)
 		return;
 	}
 	for (round = 0; round < ROUNDS; round++) {
-		bench.first = !round;
 		if (!read) {
 			map_touch_unmap(size);
 			map_unmap(size);
@@ -351,23 +462,28 @@ static void bench_size(size_t size, bool read)
 		else
 			pin(m);
 		unmap(m);
+		/* The first round does not count. */
+		if (!round)
+			memset(bench.least, 0xff, sizeof(bench.least));
 	}
 	/* Not above: after fork(), writes to the program's own memory fault. */
 	for (round = 0; round < ROUNDS && !read; round++) {
-		bench.first = !round;
 		m = map(size);
 		touch(m);
 		fork_once();
 		unmap(m);
 	}
+	if (!read)
+		bench_others(size);
 	print(size);
 }
 
 int main(int argc, char **argv)
 {
+	const char *memory = NULL;
 	int opt;
 
-	while ((opt = getopt(argc, argv, "knd:u:r:")) != -1) {
+	while ((opt = getopt(argc, argv, "knd:m:u:r:")) != -1) {
 		switch (opt) {
 		case 'k':
 			bench.keyed = true;
@@ -380,6 +496,9 @@ int main(int argc, char **argv)
 			bench.disk = open(optarg, O_RDONLY | O_DIRECT | O_CLOEXEC);
 			if (bench.disk < 0)
 				die(optarg);
+			break;
+		case 'm':
+			memory = optarg;
 			break;
 		case 'u':
 			bench.function = optarg;
@@ -394,14 +513,14 @@ int main(int argc, char **argv)
 		}
 	}
 	if (argc - optind < 2) {
-		fprintf(stderr, "usage: %s [-kn] [-d DISK] [-u FN] [-r ROUNDS] FILE SIZE...\n",
+		fprintf(stderr, "usage: %s [-kn] [-d DISK] [-m|-u FN] [-r ROUNDS] FILE SIZE...\n",
 			argv[0]);
 		return 2;
 	}
 	bench.file = argv[optind++];
-	bench.fd = open(bench.file, O_RDWR | O_CLOEXEC);
-	if (bench.fd < 0)
-		die("open");
+	if (memory)
+		bench_memory(memory);
+	bench.fd = open_file();
 	bench.gup = open("/sys/kernel/debug/gup_test", O_RDWR | O_CLOEXEC);
 
 	for (; optind < argc; optind++)

@@ -3,6 +3,7 @@
 //! Open files.
 
 use super::{
+    cleaner::User,
     domain::{
         Active,
         Counters,
@@ -25,10 +26,7 @@ use crate::{
     bindings,
     list::ListArc,
     maple_tree::MapleTree,
-    memremap::{
-        UserId,
-        MAX_ORDER, //
-    },
+    memremap::MAX_ORDER,
     miscdevice::MiscFile,
     mm::virt::VmaDesc,
     page::{
@@ -134,7 +132,6 @@ impl Drop for Charge {
 pub(super) struct Context {
     domain: Arc<Domain>,
     account: Arc<Account>,
-    user: UserId,
     mapping: NonNull<bindings::address_space>,
     /// The offset of the next object, in pages. No offset is used twice: an old offset cannot refer
     /// to a new object.
@@ -142,6 +139,8 @@ pub(super) struct Context {
     /// The objects that can be mapped, by their offsets in pages.
     #[pin]
     objects: MapleTree<Arc<Object>>,
+    // Dropped after the objects.
+    user: User,
 }
 
 // SAFETY: `mapping` is only compared, never dereferenced. All other fields are `Send`.
@@ -172,6 +171,8 @@ impl Context {
             GFP_KERNEL_ACCOUNT,
         )?;
 
+        let user = User::new(domain, active)?;
+
         // SAFETY: By the safety requirements, this is the `f_mapping` of a file that is being
         // opened, and `Context::release`, which calls `remove_file()`, is called when the file is
         // released. If creating the context fails, it is removed below.
@@ -181,10 +182,10 @@ impl Context {
             pin_init!(Self {
                 domain: domain.clone(),
                 account,
-                user: UserId::unique(),
                 mapping,
                 next: Atomic::new(OFFSET_ALIGN),
                 objects <- MapleTree::new(),
+                user,
             }),
             GFP_KERNEL_ACCOUNT,
         )
@@ -260,8 +261,10 @@ impl Context {
         // User space chooses the size, so do not warn if it is too large.
         let flags = GFP_KERNEL_ACCOUNT | __GFP_NOWARN;
         let mut extents = Extents::with_capacity(min_folios(nr_pages), flags)?;
+        let parts = self.user.parts(source)?;
 
-        backend.alloc(nr_pages, self.user, |folio| {
+        backend.alloc(nr_pages, self.user.id(), |folio| {
+            parts.add(&folio);
             extents.push(folio, flags)?;
             // Clearing much memory takes long. Stop if the task is being killed, or if the device
             // is being unbound, which waits for this.

@@ -3,6 +3,7 @@
 //! The memory of a registration, and its revocation.
 
 use super::{
+    cleaner::Gone,
     object::Backing,
     source::{
         Backend,
@@ -32,6 +33,11 @@ use crate::{
         Arc,
         Mutex,
         Srcu, //
+    },
+    workqueue::{
+        impl_has_work,
+        new_work,
+        Work, //
     }, //
 };
 use core::{
@@ -106,6 +112,15 @@ pub(super) struct Domain {
     /// Held while pages are unmapped, so that no file is released and no inode is freed meanwhile.
     #[pin]
     inodes: Mutex<KVec<Inode>>,
+    /// The closed files whose memory `work` still has to clear.
+    #[pin]
+    pub(super) gone: Gone,
+    #[pin]
+    work: Work<Self>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Domain { self.work }
 }
 
 // SAFETY: `data` points to a `T::RegistrationData`, which is `Send`. Sources are `Send`. The
@@ -157,6 +172,8 @@ impl Domain {
                 revoking <- new_mutex!(()),
                 backings <- new_mutex!(List::new()),
                 inodes <- new_mutex!(KVec::new()),
+                gone <- new_mutex!(List::new()),
+                work <- new_work!("p2pdma::clean"),
             }),
             GFP_KERNEL,
         )
@@ -270,6 +287,10 @@ impl Domain {
             // INVARIANT: This was the last open file with that mapping.
             let _ = inodes.remove(at);
         }
+    }
+
+    pub(super) fn nr_sources(&self) -> usize {
+        self.entries.len()
     }
 
     /// Calls `f` with the counters of a source.

@@ -18,6 +18,7 @@ use crate::{
     prelude::*,
     sync::aref::ARef, //
 };
+use core::ops::Range;
 
 /// What a [`Pagemap`] and a [`Pool`] have in common.
 pub(super) trait Backend: Send + Sync {
@@ -35,6 +36,13 @@ pub(super) trait Backend: Send + Sync {
     /// Returns the number of pages in use, by anyone.
     fn nr_used(&self) -> usize;
     fn has_free(&self, nr_pages: usize) -> bool;
+
+    /// Clears free memory like [`Pagemap::clean`].
+    ///
+    /// # Safety
+    ///
+    /// Those of [`Pagemap::clean`].
+    unsafe fn clean(&self, pages: Range<usize>, user: UserId, stop: &dyn Fn() -> bool) -> bool;
 }
 
 /// Returns how many folios it takes at least for `nr_pages` pages.
@@ -106,6 +114,11 @@ impl<A: PageAllocator> Backend for Pagemap<A> {
     fn has_free(&self, nr_pages: usize) -> bool {
         Pagemap::has_free(self, nr_pages)
     }
+
+    unsafe fn clean(&self, pages: Range<usize>, user: UserId, stop: &dyn Fn() -> bool) -> bool {
+        // SAFETY: The caller promises what this requires.
+        unsafe { Pagemap::clean(self, pages, user, stop) }
+    }
 }
 
 impl Backend for Pool<'_> {
@@ -132,6 +145,11 @@ impl Backend for Pool<'_> {
 
     fn has_free(&self, nr_pages: usize) -> bool {
         nr_pages <= Pool::nr_pages(self).saturating_sub(Pool::nr_used(self))
+    }
+
+    unsafe fn clean(&self, pages: Range<usize>, user: UserId, stop: &dyn Fn() -> bool) -> bool {
+        // SAFETY: The caller promises what this requires.
+        unsafe { Pool::clean(self, pages, user, stop) }
     }
 }
 

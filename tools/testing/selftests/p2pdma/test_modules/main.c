@@ -13,7 +13,8 @@
  * A line written to p2pdma_test/run in debugfs is a command; write() returns
  * its error, read() tells its result:
  *
- *   alloc PROVIDER             allocate a page of its pool and free it
+ *   alloc PROVIDER             allocate a page of its pool, write to it, see 100 us
+ *                              later whether it is still the same, and free it
  *   distance PROVIDER CLIENT   pci_p2pdma_distance_many()
  *   map-sg PROVIDER CLIENT     map a page of the pool for DMA by the client;
  *                              the result is its DMA, bus and physical address
@@ -29,6 +30,7 @@
  *                              return this error
  *   fail-nth SYMBOL N          let its Nth call do nothing but return 0
  *   delay SYMBOL MS            let its next call begin that much later
+ *   delay-work SYMBOL MS       the same for its next call in a workqueue
  *   delay-return SYMBOL MS     let its next call end that much later
  *   count SYMBOL MASK          count the calls whose first argument has all of
  *                              these bits
@@ -40,8 +42,10 @@
  * The list of symbols is in probes.c.
  */
 #include <linux/debugfs.h>
+#include <linux/delay.h>
 #include <linux/device.h>
 #include <linux/dma-mapping.h>
+#include <linux/io.h>
 #include <linux/module.h>
 #include <linux/pci.h>
 #include <linux/pci-p2pdma.h>
@@ -64,11 +68,19 @@ static struct pci_dev *get_function(const char *name)
 static int test_alloc(struct pci_dev *pdev)
 {
 	void *mem = pci_alloc_p2pmem(pdev, PAGE_SIZE);
+	int ret = 0, i;
 
 	if (!mem)
 		return -ENOMEM;
+	for (i = 0; i < PAGE_SIZE; i += 4)
+		writel(~i, (void __force __iomem *)mem + i);
+	mb(); /* Empty the write-combining buffers */
+	fsleep(100);
+	for (i = 0; i < PAGE_SIZE; i += 4)
+		if (readl((void __force __iomem *)mem + i) != ~i)
+			ret = -EIO;
 	pci_free_p2pmem(pdev, mem, PAGE_SIZE);
-	return 0;
+	return ret;
 }
 
 int test_distance(struct pci_dev *provider, struct pci_dev *client)
@@ -173,6 +185,8 @@ static int run_command(const char *what, const char *a, const char *b)
 		return probe_set(PROBE_DELAY, a, arg);
 	if (!strcmp(what, "delay-return"))
 		return probe_set(PROBE_DELAY_RETURN, a, arg);
+	if (!strcmp(what, "delay-work"))
+		return probe_set(PROBE_DELAY_WORK, a, arg);
 	if (!strcmp(what, "count"))
 		return probe_set(PROBE_COUNT, a, arg);
 	if (!strcmp(what, "count-irq"))

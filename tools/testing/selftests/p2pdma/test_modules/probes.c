@@ -7,7 +7,8 @@
  * override them as well. So there is a list here, and no other function can be
  * probed.
  *
- * Except for PROBE_COUNT_IRQ, probes are for calls by the task that set them.
+ * Except for PROBE_COUNT_IRQ and PROBE_DELAY_WORK, probes are for calls by the task
+ * that set them.
  */
 #include <linux/delay.h>
 #include <linux/kprobes.h>
@@ -34,6 +35,8 @@ static const struct {
 	{ PROBE_FAIL, "misc_register" },
 	/* Called with rcu_read_lock() held, so that unbinding has to wait. */
 	{ PROBE_DELAY, "xa_store" },
+	/* Clears memory that nobody has. */
+	{ PROBE_DELAY_WORK, "__iowrite64_copy" },
 	/* From its end on, the memory may belong to somebody else. */
 	{ PROBE_DELAY_RETURN, "gen_pool_free_owner" },
 	/* x86's pgprot_decrypted(). */
@@ -59,7 +62,8 @@ static struct probe *probes[4];
 /* Whether the call is the first one by the task in question, or its Nth. */
 static bool probe_hit(struct probe *probe)
 {
-	if (current != probe->task)
+	if (probe->kind == PROBE_DELAY_WORK ? !(current->flags & PF_WQ_WORKER) :
+	    current != probe->task)
 		return false;
 	if (probe->kind == PROBE_FAIL_NTH)
 		return atomic_inc_return(&probe->hits) == probe->arg;
@@ -92,7 +96,7 @@ static int probe_entry(struct kprobe *kp, struct pt_regs *regs)
 	}
 	if (!probe_hit(probe))
 		return 0;
-	if (probe->kind == PROBE_DELAY) {
+	if (probe->kind == PROBE_DELAY || probe->kind == PROBE_DELAY_WORK) {
 		mdelay(probe->arg);
 		return 0;
 	}
