@@ -34,7 +34,7 @@ pub(crate) struct Cleaning<'a> {
     /// The user whose memory is to be cleared.
     pub(crate) user: UserId,
     /// Returns whether all pages of a block, counted from the start of the pagemap, are free.
-    /// Called with a spinlock held and interrupts disabled.
+    /// May be called with a spinlock held and interrupts disabled.
     pub(crate) is_free: &'a dyn Fn(Block) -> bool,
     /// Returns whether to stop.
     pub(crate) stop: &'a dyn Fn() -> bool,

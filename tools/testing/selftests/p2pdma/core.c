@@ -30,6 +30,7 @@
 #include "../kselftest_harness.h"
 #include "mmio.h"
 #include "p2pdma.h"
+#include "process.h"
 
 #define SZ_4K		0x1000ul
 /* In seconds: a kernel with checkers takes long to bind a driver. */
@@ -60,22 +61,6 @@ static void wait_for_hit(int n)
 
 	for (tries = 0; tries < 2000 && module_hits() < n; tries++)
 		usleep(1000);
-}
-
-/* Run on one of the allowed processors; false if there is no @nth one. */
-static bool run_on(const cpu_set_t *allowed, int nth)
-{
-	cpu_set_t set;
-	int cpu;
-
-	for (cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-		if (!CPU_ISSET(cpu, allowed) || nth--)
-			continue;
-		CPU_ZERO(&set);
-		CPU_SET(cpu, &set);
-		return !sched_setaffinity(0, sizeof(set), &set);
-	}
-	return false;
 }
 
 /* The kernel may run probe functions elsewhere than in the task that asks. */

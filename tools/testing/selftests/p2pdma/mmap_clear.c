@@ -248,22 +248,6 @@ TEST_F_TIMEOUT(mmap, cleared_while_used, 180)
 		EXPECT_EQ(0, wait_child(pids[i], 60000));
 }
 
-/* Run on the @nth of the allowed processors; false if there is none. */
-static bool run_on(const cpu_set_t *allowed, int nth)
-{
-	cpu_set_t set;
-	int cpu;
-
-	for (cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-		if (!CPU_ISSET(cpu, allowed) || nth--)
-			continue;
-		CPU_ZERO(&set);
-		CPU_SET(cpu, &set);
-		return !sched_setaffinity(0, sizeof(set), &set);
-	}
-	return false;
-}
-
 /*
  * Who gets the very page that is being cleared waits until it is clear, by the node and
  * in the kernel: later, zeros would overwrite what the new owner writes.

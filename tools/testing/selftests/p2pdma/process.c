@@ -45,3 +45,18 @@ int wait_child(pid_t pid, int ms)
 		return -errno;
 	return killed ? -ETIMEDOUT : status;
 }
+
+bool run_on(const cpu_set_t *allowed, int nth)
+{
+	cpu_set_t set;
+	int cpu;
+
+	for (cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (!CPU_ISSET(cpu, allowed) || nth--)
+			continue;
+		CPU_ZERO(&set);
+		CPU_SET(cpu, &set);
+		return !sched_setaffinity(0, sizeof(set), &set);
+	}
+	return false;
+}
